@@ -1,0 +1,1 @@
+"""Data as plain arrays: readers, splits, batches. Knows nothing of minispike."""

@@ -1,0 +1,1 @@
+"""Lessons: `python -m lessons` lists them, `python -m lessons.03_ssa` runs one."""

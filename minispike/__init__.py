@@ -1,0 +1,32 @@
+"""minispike: spiking transformers from scratch, on NumPy or CuPy arrays.
+
+Reading order, simple to hard; a file imports only from what stands above it:
+
+    backend      which array module; threads            nn        layers, and the one brick: Spiking
+    autograd     Tensor, Function, backward, trace      blocks/   sps, ssa, mlp, encoder: a paper's block each
+    ops/         operations, forward beside backward    models    whole networks by name
+    surrogate    g and g' of a spike                    optim     SGD, AdamW, cosine with warm-up
+    neuron       LIF over time, and BPTT by hand        train     fit, evaluate
+
+Beside them stand gradcheck (proofs) and viz (pictures).
+
+Shapes, everywhere: T time steps, B batch, H×W grid, C channels, N = H·W tokens, D model width, h heads,
+d = D/h. Time first, channels last: images [B, H, W, C], stem maps [T, B, H, W, C], tokens [T, B, N, D].
+In a comment, `# [T, B, N, D]` is the shape of what its line has made. In backward, gy is the gradient that
+arrives and gx the one that goes on.
+"""
+
+from . import ops, optim, surrogate
+from .autograd import Function, Tensor, no_grad, trace
+from .backend import set_threads, to_device, to_host
+from .gradcheck import check_grads, compare
+from .models import create_model, list_models
+from .neuron import lif, lif_unrolled
+from .nn import LIF, BatchNorm, Conv2d, DepthwiseConv2d, Linear, Module, Parameter, Spiking
+from .train import evaluate, fit
+
+__all__ = [
+    "LIF", "BatchNorm", "Conv2d", "DepthwiseConv2d", "Function", "Linear", "Module", "Parameter", "Spiking",
+    "Tensor", "check_grads", "compare", "create_model", "evaluate", "fit", "lif", "lif_unrolled",
+    "list_models", "no_grad", "ops", "optim", "set_threads", "surrogate", "to_device", "to_host", "trace",
+]  # fmt: skip

@@ -1,0 +1,68 @@
+"""Spiking self-attention (SSA), Spikformer's mixer.
+
+    Q, K, V = LIF(BN(X W))                      each its own, binary
+    Y       = LIF_0.5( s · (Q Kᵀ) V )           for each head; LIF_0.5 fires at 0.5
+    SSA(X)  = LIF(BN(Y W))
+
+Spikformer (arXiv 2209.15425) §3.3, eqs. 5–9. Q Kᵀ counts the channels in which two tokens fire together:
+integers, never negative, so no softmax is needed; s keeps the product where the neuron's surrogate gradient
+is alive. Tokens of one time step meet only tokens of that step: time mixes in the neurons alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..autograd import Tensor, expect
+from ..nn import LIF, Linear, Module, Spiking
+
+
+class SSA(Module):
+    """Mix tokens x [T, B, N, dim] -> spikes [T, B, N, dim].
+
+    qkv_bias: whether the maps to q, k, v have a bias (CIFAR: yes; ImageNet and DVS: no); the last map always
+    has one.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        scale: float = 0.125,
+        qkv_bias: bool = True,
+        *,
+        neuron: Callable[..., LIF] = LIF,
+        rng,
+    ):
+        expect(dim % num_heads == 0, f"SSA cannot split dim = {dim} into {num_heads} heads of equal width")
+        self.num_heads, self.scale = num_heads, scale
+        self.q = Spiking(Linear(dim, dim, qkv_bias, rng=rng), neuron())
+        self.k = Spiking(Linear(dim, dim, qkv_bias, rng=rng), neuron())
+        self.v = Spiking(Linear(dim, dim, qkv_bias, rng=rng), neuron())
+        self.attention = neuron(v_threshold=0.5)
+        self.proj = Spiking(Linear(dim, dim, rng=rng), neuron())
+
+    def forward(self, x) -> Tensor:
+        q, k, v = (self.split_heads(brick(x)) for brick in (self.q, self.k, self.v))  # [T, B, h, N, d]
+        y = self.attention(self.scale * attend(q, k, v))  # [T, B, h, N, d]
+        return self.proj(merge_heads(y))  # [T, B, N, D]
+
+    def split_heads(self, x) -> Tensor:
+        T, B, N, D = x.shape
+        return x.reshape(T, B, N, self.num_heads, D // self.num_heads).transpose(0, 1, 3, 2, 4)
+
+
+def merge_heads(x) -> Tensor:
+    """[T, B, h, N, d] -> [T, B, N, h·d]"""
+    T, B, h, N, d = x.shape
+    return x.transpose(0, 1, 3, 2, 4).reshape(T, B, N, h * d)
+
+
+def attend(q, k, v) -> Tensor:
+    """Return (Q Kᵀ) V, or Q (Kᵀ V) where that is cheaper: 2·N²·d against 2·N·d² multiply-accumulates a head.
+
+    Without a softmax between them the products associate; on spikes both are exact integers.
+    """
+    N, d = q.shape[-2:]
+    k_t = k.transpose(0, 1, 2, 4, 3)  # [T, B, h, d, N]
+    return (q @ k_t) @ v if N <= d else q @ (k_t @ v)

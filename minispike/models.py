@@ -1,0 +1,169 @@
+"""Whole models by name: one machine, put together from a stem, blocks and a head.
+
+image or frames → STEM → tokens → depth × { x + MIXER(x);  x + MLP(x) } → mean over N and T → head
+
+create_model("spikformer_4_384_cifar10")                  4 blocks of width 384, as published
+create_model("spikformer_4_384_cifar10", T=1, depth=2)    any part of the configuration overridden
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import partial
+from inspect import signature
+
+from .autograd import Tensor, as_tensor, expect, where
+from .backend import get_xp, make_rng
+from .blocks.encoder import Block
+from .blocks.mlp import MLP
+from .blocks.sps import SPS
+from .blocks.ssa import SSA
+from .nn import LIF, Linear, Module
+
+
+class SpikingTransformer(Module):
+    """Classify images x [B, H, W, C], shown T times, or frames x [T, B, H, W, C] -> logits [B, classes].
+
+    x: float array or Tensor in the parameters' dtype. A static image passes the first convolution once, not T
+    times; frames bring their own number of steps. ValueError for another rank, size or channel count, or for
+    NaN.
+    """
+
+    def __init__(
+        self,
+        stem: Module,
+        blocks: list[Block],
+        head: Linear,
+        *,
+        T: int,
+        img_size: tuple[int, int],
+        in_channels: int,
+    ):
+        expect(T >= 1, f"a model needs T >= 1 time steps, got {T}")
+        self.stem, self.blocks, self.head = stem, blocks, head
+        self.T, self.img_size, self.in_channels = T, img_size, in_channels
+
+    def forward(self, x) -> Tensor:
+        x = self.check(x)
+        if x.ndim == 4:
+            x = self.stem(x.reshape(1, *x.shape), T=self.T)  # [T, B, N, D]
+        else:
+            x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean((0, 2)))  # [B, D] -> [B, classes]
+
+    def check(self, x) -> Tensor:
+        x = as_tensor(x)
+        sizes = ", ".join(map(str, (*self.img_size, self.in_channels)))
+        ok = (
+            x.ndim in (4, 5)
+            and tuple(x.shape[-3:]) == (*self.img_size, self.in_channels)
+            and 0 not in x.shape
+        )
+        expect(ok, f"expected images [B, {sizes}] or frames [T, B, {sizes}], got {list(x.shape)}")
+        dtype = self.head.weight.dtype
+        if x.dtype != dtype:
+            raise TypeError(
+                f"{where()}x is {x.dtype}, the parameters {dtype}: convert with x.astype({str(dtype)!r})"
+            )
+        expect(bool(get_xp(x.data).isfinite(x.data).all()), f"x {list(x.shape)} holds NaN or Inf")
+        return x
+
+
+# ---------------------------------------------------------------- Spikformer
+
+
+def spikformer(
+    *,
+    img_size: int | tuple[int, int],
+    in_channels: int,
+    num_classes: int,
+    pools: tuple[bool, ...],
+    embed_dim: int,
+    depth: int,
+    num_heads: int,
+    mlp_ratio: float = 4,
+    scale: float = 0.125,
+    qkv_bias: bool = True,
+    T: int = 4,
+    rng=0,
+    **neuron,
+) -> SpikingTransformer:
+    """Build a Spikformer (arXiv 2209.15425): SPS, then `depth` blocks of SSA and MLP.
+
+    pools: after which of the stem's four stages the grid is halved.    scale: SSA's s.
+    neuron: LIF's keywords, for every neuron of the model: tau, v_threshold, v_reset, detach_reset, surrogate,
+    smooth (the attention neuron keeps its threshold of 0.5).
+    """
+    rng, make_neuron = make_rng(rng), partial(LIF, **neuron)
+    stem = SPS(in_channels, embed_dim, pools, neuron=make_neuron, rng=rng)
+    blocks = [
+        Block(
+            SSA(embed_dim, num_heads, scale, qkv_bias, neuron=make_neuron, rng=rng),
+            MLP(embed_dim, int(embed_dim * mlp_ratio), neuron=make_neuron, rng=rng),
+        )
+        for _ in range(depth)
+    ]
+    head = Linear(embed_dim, num_classes, rng=rng)
+    size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    return SpikingTransformer(stem, blocks, head, T=T, img_size=size, in_channels=in_channels)
+
+
+# ---------------------------------------------------------------- names
+
+_CIFAR10 = dict(img_size=32, in_channels=3, num_classes=10, pools=(False, False, True, True))
+_IMAGENET = dict(img_size=224, in_channels=3, num_classes=1000, pools=(True,) * 4, qkv_bias=False)
+_DVS = dict(img_size=128, in_channels=2, pools=(True,) * 4, qkv_bias=False, scale=0.25, T=16)
+_DIGITS = dict(img_size=8, in_channels=1, num_classes=10, pools=(False, False, True, False))
+
+MODELS = {
+    # one block on 8×8 digits (4×4 tokens): the lessons' model, 96,258 parameters
+    "spikformer_1_64_digits": (
+        spikformer,
+        _DIGITS | dict(depth=1, embed_dim=64, num_heads=4, mlp_ratio=2, scale=0.25),
+    ),
+    # Spikformer table 4: CIFAR
+    "spikformer_4_384_cifar10": (spikformer, _CIFAR10 | dict(depth=4, embed_dim=384, num_heads=12)),
+    "spikformer_4_256_cifar10": (spikformer, _CIFAR10 | dict(depth=4, embed_dim=256, num_heads=8)),
+    "spikformer_2_384_cifar10": (spikformer, _CIFAR10 | dict(depth=2, embed_dim=384, num_heads=12)),
+    # Spikformer table 3: ImageNet
+    "spikformer_8_384_imagenet": (spikformer, _IMAGENET | dict(depth=8, embed_dim=384, num_heads=8)),
+    "spikformer_8_512_imagenet": (spikformer, _IMAGENET | dict(depth=8, embed_dim=512, num_heads=8)),
+    "spikformer_10_512_imagenet": (spikformer, _IMAGENET | dict(depth=10, embed_dim=512, num_heads=8)),
+    "spikformer_8_768_imagenet": (spikformer, _IMAGENET | dict(depth=8, embed_dim=768, num_heads=12)),
+    # Spikformer table 5: event frames [T, B, 128, 128, 2]
+    "spikformer_2_256_cifar10dvs": (
+        spikformer,
+        _DVS | dict(depth=2, embed_dim=256, num_heads=16, num_classes=10),
+    ),
+    "spikformer_2_256_gesture": (
+        spikformer,
+        _DVS | dict(depth=2, embed_dim=256, num_heads=16, num_classes=11),
+    ),
+}
+
+
+def list_models() -> list[str]:
+    """Return the names that create_model knows."""
+    return list(MODELS)
+
+
+def create_model(name: str, *, rng=0, dtype: str = "float32", **overrides) -> SpikingTransformer:
+    """Build a model by name, with fresh weights from `rng` (a seed or a numpy Generator), in training mode.
+
+    overrides: any keyword of the model's family (see `spikformer`) or of LIF.
+    Raises ValueError for an unknown name, TypeError for an unknown keyword; both say what there is.
+    """
+    if name not in MODELS:
+        near = get_close_matches(name, MODELS, n=3, cutoff=0.4) or MODELS
+        raise ValueError(f"no model {name!r}; nearest: {', '.join(near)} (list_models() gives all)")
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    family, config = MODELS[name]
+    known = [*signature(family).parameters, *signature(LIF).parameters]
+    unknown = [key for key in overrides if key not in known or key == "neuron"]
+    if unknown:
+        known = ", ".join(key for key in known if key not in ("rng", "neuron"))
+        raise TypeError(f"create_model({name!r}) has no {', '.join(unknown)}; it takes {known}")
+    return family(rng=rng, **config | overrides).to(dtype=dtype)

@@ -1,0 +1,156 @@
+"""The leaky integrate-and-fire neuron over time, and its back-propagation through time, by hand.
+
+Time is the first axis. Nothing survives a call, so there is nothing to reset between two of them. With V[−1]
+= v_reset:
+
+    charge    H[t] = V[t−1] + (X[t] − (V[t−1] − v_reset)) / τ
+    fire      S[t] = 1 if H[t] >= v_threshold else 0
+    reset     V[t] = H[t] (1 − S[t]) + v_reset S[t]          hard
+              V[t] = H[t] − v_threshold S[t]                 soft (v_reset = None; the charge then uses 0)
+
+H[t] acts on the loss through S[t] and through V[t], on which the whole future depends. Backwards in time:
+
+    gH[t]   = gS[t] g'(H[t] − v_threshold) + gV[t] ∂V/∂H          gV[T−1] = 0
+    ∂V/∂H   = 1 − S[t]  + (v_reset − H[t]) g'                     hard; the second term only if the reset
+    ∂V/∂H   = 1         − v_threshold g'                          soft; is not detached
+    gX[t]   = gH[t] / τ
+    gV[t−1] = gH[t] (1 − 1/τ)
+
+Spikformer §3 and its published code: τ = 2, v_threshold = 1, hard reset to 0, detached, Sigmoid(4). `lif`
+does this fused, over cache-sized groups of neurons; `lif_unrolled` is the same from tiny operations, as its
+proof.
+"""
+
+from __future__ import annotations
+
+from .autograd import Function, Tensor, as_tensor, expect
+from .backend import parallel
+from .ops import stack
+from .surrogate import Sigmoid, Surrogate, spike
+
+
+class LIF(Function):
+    """S[t] from X[t] for t = 0 … T − 1, as above. Keeps H, from which everything else follows."""
+
+    def forward(self, x, *, tau, v_threshold, v_reset, detach_reset, surrogate, smooth):
+        self.tau, self.v_threshold, self.v_reset = tau, v_threshold, v_reset
+        self.detach_reset, self.surrogate, self.smooth = detach_reset, surrogate, smooth
+        xp, rest = self.xp, v_reset or 0.0
+        x2 = x.reshape(len(x), -1)  # [T, neurons]
+        s_all = xp.empty(x2.shape, x.dtype)
+        h_all = xp.empty(x2.shape, x.dtype) if self.needs[0] else None
+
+        def work(chunks):
+            for at in chunks:
+                v = xp.full(x2[0, at].shape, rest, x.dtype)
+                scratch = xp.empty_like(v)
+                for t in range(len(x2)):
+                    h = scratch if h_all is None else h_all[t, at]
+                    s = s_all[t, at]
+                    xp.subtract(v, rest, out=h)  # H = V + (X − (V − v_reset)) / τ
+                    xp.subtract(x2[t, at], h, out=h)
+                    h /= tau
+                    h += v
+                    if smooth:
+                        s[...] = surrogate.g(h - v_threshold)
+                    else:
+                        xp.greater_equal(h, v_threshold, out=s)
+                    if v_reset is None:
+                        xp.multiply(s, -v_threshold, out=v)  # V = H − v_threshold S
+                    else:
+                        xp.subtract(rest, h, out=v)  # V = H + (v_reset − H) S
+                        v *= s
+                    v += h
+
+        parallel(work, x2.shape[1], 6 * x.dtype.itemsize, x)
+        self.h, self.shape = h_all, x.shape
+        return s_all.reshape(x.shape)
+
+    def backward(self, gy):
+        xp, rest, h_all = self.xp, self.v_reset or 0.0, self.h
+        gy2 = gy.reshape(h_all.shape)
+        gx = xp.empty(h_all.shape, gy.dtype)
+
+        def work(chunks):
+            for at in chunks:
+                gv = None
+                for t in reversed(range(len(h_all))):
+                    h = h_all[t, at]
+                    u = h - self.v_threshold
+                    g_prime = self.surrogate.g_prime(u)
+                    gh = gy2[t, at] * g_prime
+                    if gv is not None:
+                        gh += gv * self._dv_dh(h, u, g_prime, rest)
+                    xp.divide(gh, self.tau, out=gx[t, at])
+                    gv = gh - gx[t, at]  # gH (1 − 1/τ)
+
+        parallel(work, h_all.shape[1], 8 * gy.dtype.itemsize, gy)
+        return gx.reshape(self.shape)
+
+    def _dv_dh(self, h, u, g_prime, rest):
+        if self.v_reset is None:
+            return 1.0 if self.detach_reset else 1 - self.v_threshold * g_prime
+        keep = 1 - self.surrogate.g(u) if self.smooth else u < 0
+        return keep if self.detach_reset else keep + (rest - h) * g_prime
+
+
+def lif(
+    x,
+    tau: float = 2.0,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = True,
+    surrogate: Surrogate | None = None,
+    smooth: bool = False,
+) -> Tensor:
+    """Run leaky integrate-and-fire neurons over time and return their spikes, 0 or 1, in x's shape and dtype.
+
+    x: input current [T, …], time first; every other position is a neuron of its own.
+    tau: membrane time constant in steps, > 1.    v_reset: None for the soft reset.
+    detach_reset: treat the reset's S as a constant in backward.    surrogate: by default Sigmoid(4.0).
+    smooth: put g in place of the step, also in the reset; then the output is not binary, and backward is
+    exact. Raises ValueError for tau <= 1, v_threshold <= v_reset, or an x without a time axis.
+    """
+    x = as_tensor(x)
+    surrogate = surrogate or Sigmoid()
+    check_neuron(tau, v_threshold, v_reset)
+    expect(x.ndim >= 1 and len(x) >= 1, f"lif expects x [T, …] with T >= 1, got {list(x.shape)}")
+    return LIF.apply(
+        x,
+        tau=tau,
+        v_threshold=v_threshold,
+        v_reset=v_reset,
+        detach_reset=detach_reset,
+        surrogate=surrogate,
+        smooth=smooth,
+    )
+
+
+def lif_unrolled(
+    x,
+    tau: float = 2.0,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = True,
+    surrogate: Surrogate | None = None,
+    smooth: bool = False,
+) -> Tensor:
+    """Return what `lif` returns, written as the equations stand and differentiated by autograd: its proof."""
+    x = as_tensor(x)
+    rest = v_reset or 0.0
+    v, spikes = x[0].detach() * 0.0 + rest, []
+    for t in range(len(x)):
+        h = v + (x[t] - (v - rest)) / tau
+        s = spike(h - v_threshold, surrogate, smooth)
+        gate = s.detach() if detach_reset else s
+        v = h - v_threshold * gate if v_reset is None else h * (1 - gate) + rest * gate
+        spikes.append(s)
+    return stack(spikes)
+
+
+def check_neuron(tau: float, v_threshold: float, v_reset: float | None) -> None:
+    """Raise ValueError unless the constants make a neuron that leaks and can be silent."""
+    expect(tau > 1, f"a leaky neuron needs tau > 1, got {tau}")
+    expect(
+        v_threshold > (v_reset or 0.0), f"v_threshold must lie above v_reset, got {v_threshold} and {v_reset}"
+    )

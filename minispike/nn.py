@@ -1,0 +1,269 @@
+"""Modules: things with parameters. And the one brick all four papers are built of, `Spiking`.
+
+A module's parameters are found by walking its attributes in the order they were set; a list of modules counts
+as attributes 0, 1, …, and a plain array is a buffer (saved and moved, not trained). Layers draw their weights
+in float64 from the generator they are given; `.to(dtype="float32")`, which create_model calls, makes them
+fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod, sqrt
+
+from . import backend
+from .autograd import Tensor, expect, is_grad_enabled, running
+from .neuron import check_neuron, lif
+from .ops import batch_norm, broadcast_to, conv2d, depthwise_conv2d, linear
+from .ops.norm import folded
+from .surrogate import Sigmoid, Surrogate
+
+# ---------------------------------------------------------------- Module
+
+
+class Parameter(Tensor):
+    """A Tensor that is trained. Its `.data` may be written in place between backward and the next forward."""
+
+    __slots__ = ()
+
+    def __init__(self, data):
+        super().__init__(data, requires_grad=True)
+
+
+class Module:
+    """A function with parameters: subclasses set attributes in __init__ and define forward."""
+
+    training = True
+
+    def __call__(self, *args, **kwargs):
+        with running(self):
+            return self.forward(*args, **kwargs)
+
+    def named_modules(self, path: str = "") -> Iterator[tuple[str, Module]]:
+        """Yield (path, module) for this module (path "") and everything inside it, in order of definition."""
+        yield path, self
+        for name, value in vars(self).items():
+            inside = value if isinstance(value, list) else [value]
+            for i, child in enumerate(inside):
+                if isinstance(child, Module):
+                    place = f"{name}.{i}" if isinstance(value, list) else name
+                    yield from child.named_modules(f"{path}.{place}" if path else place)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield (path, parameter) in order of definition."""
+        return ((path, value) for path, _, _, value in self._arrays() if isinstance(value, Parameter))
+
+    def parameters(self) -> list[Parameter]:
+        """Return all parameters, in order of definition."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def num_params(self) -> int:
+        """Return the number of trained values."""
+        return sum(prod(p.shape) for p in self.parameters())
+
+    def train(self, training: bool = True) -> Module:
+        """Switch batch norm to the batch's own statistics (with False: the running ones); return self."""
+        for _, module in self.named_modules():
+            module.training = training
+        return self
+
+    def eval(self) -> Module:
+        """Switch batch norm to its running statistics, so that a sample stands alone; return self."""
+        return self.train(False)
+
+    def to(self, device: str | None = None, dtype: str | None = None) -> Module:
+        """Move to "cpu" or "cuda", convert to "float32" or "float64"; return self. Gradients are dropped.
+
+        Make the optimizer afterwards: its running averages are made where the parameters are.
+        """
+        for _, module, name, value in list(self._arrays()):
+            array = value.data if isinstance(value, Parameter) else value
+            array = backend.to_device(array, device) if device else array
+            array = array.astype(dtype) if dtype and array.dtype != dtype else array
+            if isinstance(value, Parameter):
+                value.data, value.grad = array, None
+            else:
+                setattr(module, name, array)
+        return self
+
+    def state_dict(self) -> dict[str, backend.Array]:
+        """Return {path: array} of every parameter and buffer: the arrays themselves, not copies."""
+        arrays = self._arrays()
+        return {path: value.data if isinstance(value, Parameter) else value for path, _, _, value in arrays}
+
+    def load_state_dict(self, state: dict[str, backend.Array]) -> None:
+        """Copy arrays into the parameters and buffers, in place, converted to this model's dtype and device.
+
+        Raises ValueError, before anything is written, that names every missing, unexpected or misshapen
+        entry.
+        """
+        own = self.state_dict()
+        wrong = [f"missing {path} {list(own[path].shape)}" for path in own if path not in state]
+        wrong += [f"unexpected {path} {list(state[path].shape)}" for path in state if path not in own]
+        wrong += [
+            f"{path} is {list(state[path].shape)}, expected {list(array.shape)}"
+            for path, array in own.items()
+            if path in state and tuple(state[path].shape) != tuple(array.shape)
+        ]
+        if wrong:
+            raise ValueError(f"load_state_dict of {type(self).__name__}: " + "; ".join(wrong))
+        for path, array in own.items():
+            array[...] = backend.to_device(backend.asarray(state[path]), backend.get_device(array).name)
+
+    def _arrays(self) -> Iterator[tuple[str, Module, str, Parameter | backend.Array]]:
+        for path, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter) or backend.is_array(value):
+                    yield f"{path}.{name}" if path else name, module, name, value
+
+
+# ---------------------------------------------------------------- linear maps
+
+
+class Map(Module):
+    """A weighted map whose weight's last axis is its output channels: y = contract(x, weight) + bias.
+
+    `fold` = (scale, shift) gives scale·y + shift at no cost, by scaling the weight's columns instead.
+    """
+
+    bias: Parameter | None = None
+
+    def forward(self, x, fold=None):
+        if fold is None:
+            return self.contract(x, self.weight, self.bias)
+        scale, shift = fold
+        if self.bias is not None:
+            shift = shift + scale * self.bias.data
+        return self.contract(x, self.weight.data * scale, shift)
+
+
+class Linear(Map):
+    """y = x W + b on the last axis: [..., in] -> [..., out], W [in, out].
+
+    W starts normal with deviation 0.02 and b at 0, as the authors' code (its truncation, at 100 deviations,
+    cuts nothing).
+    """
+
+    def __init__(self, n_in: int, n_out: int, bias: bool = True, *, rng):
+        self.weight = Parameter(0.02 * backend.make_rng(rng).standard_normal((n_in, n_out)))
+        if bias:
+            self.bias = Parameter(backend.zeros(n_out))
+        self.out_channels = n_out
+
+    def contract(self, x, weight, bias):
+        return linear(x, weight, bias)
+
+
+class Conv2d(Map):
+    """A k×k convolution, no bias, padded to keep the size at stride 1: [..., H, W, in] -> [..., H', W', out].
+
+    The weight [k, k, in, out] starts uniform within ±1/√(k·k·in), PyTorch's default.
+    """
+
+    def __init__(
+        self, n_in: int, n_out: int, k: int = 3, stride: int = 1, padding: int | None = None, *, rng
+    ):
+        bound = 1 / sqrt(k * k * n_in)
+        self.weight = Parameter(backend.make_rng(rng).uniform(-bound, bound, (k, k, n_in, n_out)))
+        self.stride, self.padding, self.out_channels = stride, k // 2 if padding is None else padding, n_out
+
+    def contract(self, x, weight, bias):
+        return conv2d(x, weight, bias, stride=self.stride, padding=self.padding)
+
+
+class DepthwiseConv2d(Map):
+    """A k×k convolution of each channel by itself, padded as Conv2d: [..., H, W, C] -> [..., H', W', C].
+
+    The weight [k, k, C] starts uniform within ±1/k, PyTorch's default for one input channel.
+    """
+
+    def __init__(self, channels: int, k: int = 3, stride: int = 1, padding: int | None = None, *, rng):
+        self.weight = Parameter(backend.make_rng(rng).uniform(-1 / k, 1 / k, (k, k, channels)))
+        self.stride, self.padding, self.out_channels = (
+            stride,
+            k // 2 if padding is None else padding,
+            channels,
+        )
+
+    def contract(self, x, weight, bias):
+        return depthwise_conv2d(x, weight, bias, stride=self.stride, padding=self.padding)
+
+
+# ---------------------------------------------------------------- normalisation and neuron
+
+
+class BatchNorm(Module):
+    """Batch norm over every axis but the last, T and B together; weight is γ, bias is β. See ops/norm.py."""
+
+    def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5):
+        self.weight, self.bias = Parameter(backend.ones(channels)), Parameter(backend.zeros(channels))
+        self.running_mean, self.running_var = backend.zeros(channels), backend.ones(channels)
+        self.momentum, self.eps = momentum, eps
+
+    def forward(self, x, repeats: int = 1):
+        return batch_norm(
+            x,
+            self.weight,
+            self.bias,
+            self.running_mean,
+            self.running_var,
+            training=self.training,
+            momentum=self.momentum,
+            eps=self.eps,
+            repeats=repeats,
+        )
+
+    def fold(self):
+        """Return (scale, shift), the affine map that batch norm is in eval mode."""
+        return folded(self.weight.data, self.bias.data, self.running_mean, self.running_var, self.eps)
+
+
+class LIF(Module):
+    """A layer of leaky integrate-and-fire neurons, one for each position of x [T, …] behind the time axis."""
+
+    def __init__(
+        self,
+        tau: float = 2.0,
+        v_threshold: float = 1.0,
+        v_reset: float | None = 0.0,
+        detach_reset: bool = True,
+        surrogate: Surrogate | None = None,
+        smooth: bool = False,
+    ):
+        check_neuron(tau, v_threshold, v_reset)
+        self.tau, self.v_threshold, self.v_reset = tau, v_threshold, v_reset
+        self.detach_reset, self.surrogate, self.smooth = detach_reset, surrogate or Sigmoid(), smooth
+
+    def forward(self, x):
+        return lif(
+            x, self.tau, self.v_threshold, self.v_reset, self.detach_reset, self.surrogate, self.smooth
+        )
+
+
+# ---------------------------------------------------------------- the brick
+
+
+class Spiking(Module):
+    """LIF(BN(map x)): every sub-layer of all four papers.
+
+    x: [T, …] spikes or integers (the stem's first brick: the image) -> spikes [T, …, map.out_channels]. T:
+    only for the first brick of a static image, which is [1, …]: the map and BN are computed once and their
+    result is repeated T times into the neuron. BN counts each value T times, so its running variance is that
+    of the T images.
+
+    In eval mode without gradients, BN's scale and shift go into the map's weights, computed anew at every
+    call.
+    """
+
+    def __init__(self, map: Map, neuron: LIF | None = None):
+        self.map, self.norm, self.neuron = map, BatchNorm(map.out_channels), neuron or LIF()
+
+    def forward(self, x, T: int = 1):
+        if self.training or is_grad_enabled():
+            y = self.norm(self.map(x), repeats=T)
+        else:
+            y = self.map(x, fold=self.norm.fold())
+        if T > 1:
+            expect(len(y) == 1, f"only a static input [1, …] is repeated T = {T} times, got {list(x.shape)}")
+            y = broadcast_to(y, (T, *y.shape[1:]))
+        return self.neuron(y)

@@ -1,0 +1,46 @@
+"""What training minimises: cross-entropy for classes, mean squared error for values."""
+
+from __future__ import annotations
+
+from ..autograd import Function, Tensor, expect
+from ..backend import Array, asarray
+from .shape import mean
+
+
+class SoftmaxCrossEntropy(Function):
+    """L = −(1/B) Σ_b Σ_k q_bk ln p_bk        p = softmax(z)        q = (1 − ε) one-hot + ε/K
+
+    ∂ ln p_k / ∂z_j = 1[j = k] − p_j, and q sums to one, so        gz = gL (p − q) / B.
+    """
+
+    def forward(self, z, labels, smoothing):
+        xp, (n, classes) = self.xp, z.shape
+        z = z - z.max(1, keepdims=True)  # softmax does not change, and exp cannot overflow
+        log_p = z - xp.log(xp.exp(z).sum(1, keepdims=True))
+        q = xp.full_like(z, smoothing / classes)
+        q[xp.arange(n), xp.asarray(labels)] += 1 - smoothing
+        self.gz = (xp.exp(log_p) - q) / n
+        return -(q * log_p).sum() / n
+
+    def backward(self, gy):
+        return gy * self.gz
+
+
+def softmax_cross_entropy(logits, labels: Array, label_smoothing: float = 0.0) -> Tensor:
+    """Return the mean cross-entropy of logits [B, K] against integer labels [B] in 0 … K − 1."""
+    labels = asarray(labels)
+    shapes = f"logits {list(logits.shape)} and labels {list(labels.shape)} of {labels.dtype}"
+    ok = len(logits.shape) == 2 and labels.shape == logits.shape[:1] and labels.dtype.kind in "iu"
+    expect(ok, f"softmax_cross_entropy expects logits [B, K] and integer labels [B], got {shapes}")
+    low, high = int(labels.min()), int(labels.max())
+    expect(0 <= low and high < logits.shape[1], f"labels run from {low} to {high}, but there are {shapes}")
+    expect(0 <= label_smoothing < 1, f"label_smoothing must lie in [0, 1), got {label_smoothing}")
+    return SoftmaxCrossEntropy.apply(logits, labels=labels, smoothing=label_smoothing)
+
+
+def mse(x, y) -> Tensor:
+    """Return the mean of (x − y)² over all elements; both have the same shape."""
+    expect(
+        tuple(x.shape) == tuple(y.shape), f"mse expects equal shapes, got {list(x.shape)} and {list(y.shape)}"
+    )
+    return mean((x - y) ** 2)

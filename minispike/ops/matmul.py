@@ -1,0 +1,95 @@
+"""Matrix products: every multiply-accumulate of a transformer is one of these two (or a convolution).
+
+    Y = X W        L depends on Y        ∂L/∂X_ik = Σ_j G_ij W_kj,  ∂L/∂W_kj = Σ_i X_ik G_ij        G = ∂L/∂Y
+
+so both gradients are again products: gX = G Wᵀ and gW = Xᵀ G.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from ..autograd import Function, Tensor, expect, unbroadcast
+from ..backend import Array, get_xp
+
+# ---------------------------------------------------------------- batched product
+
+
+class MatMul(Function):
+    """y = x @ w on the last two axes        gx = gy @ wᵀ        gw = xᵀ @ gy        (other axes broadcast)"""
+
+    def forward(self, x, w):
+        self.x, self.w = x, w
+        return x @ w
+
+    def backward(self, gy):
+        gx = unbroadcast(gy @ self.w.swapaxes(-1, -2), self.x.shape) if self.needs[0] else None
+        gw = unbroadcast(self.x.swapaxes(-1, -2) @ gy, self.w.shape) if self.needs[1] else None
+        return gx, gw
+
+    @staticmethod
+    def cost(x: tuple, w: tuple) -> int:
+        """Multiply-accumulates: rows · inner · columns, times the broadcast leading axes."""
+        lead = max(len(x), len(w)) - 2
+        x, w = (1,) * (lead + 2 - len(x)) + x, (1,) * (lead + 2 - len(w)) + w
+        return prod(max(a, b) for a, b in zip(x[:lead], w[:lead], strict=True)) * x[-2] * x[-1] * w[-1]
+
+
+def matmul(x, w) -> Tensor:
+    """Return x @ w: [..., n, k] @ [..., k, m] -> [..., n, m]; leading axes broadcast."""
+    shapes = list(x.shape), list(w.shape)
+    ok = min(len(shapes[0]), len(shapes[1])) >= 2 and shapes[0][-1] == shapes[1][-2]
+    expect(ok, f"matmul expects [..., n, k] @ [..., k, m], got {shapes[0]} @ {shapes[1]}")
+    return MatMul.apply(x, w)
+
+
+# ---------------------------------------------------------------- linear map
+
+
+class Linear(Function):
+    """y = x w + b on the last axis, as one matrix product over all leading axes together.
+
+    gx = gy wᵀ        gw = xᵀ gy        gb = Σ_rows gy
+    """
+
+    def forward(self, x, w, b=None):
+        self.x, self.w, self.has_bias = x if self.needs[1] else None, w, b is not None
+        y = x.reshape(-1, w.shape[0]) @ w  # [rows, out]
+        if b is not None:
+            y += b
+        return y.reshape(*x.shape[:-1], w.shape[1])
+
+    def backward(self, gy):
+        n_in, n_out = self.w.shape
+        g = gy.reshape(-1, n_out)  # [rows, out]
+        gx = (g @ self.w.T).reshape(*gy.shape[:-1], n_in) if self.needs[0] else None
+        gw = self.x.reshape(-1, n_in).T @ g if self.needs[1] else None
+        return (gx, gw, column_sums(g).astype(g.dtype)) if self.has_bias else (gx, gw)
+
+    @staticmethod
+    def cost(x: tuple, w: tuple, b: tuple = ()) -> int:
+        """Multiply-accumulates: rows · in · out (the bias adds nothing to multiply)."""
+        return prod(x) * w[1]
+
+
+def linear(x, w, b=None) -> Tensor:
+    """Return x w + b: x [..., in], w [in, out], b [out] or None -> [..., out]."""
+    expect(
+        len(x.shape) >= 1 and x.shape[-1] == w.shape[0],
+        f"linear expects x [..., {w.shape[0]}] for a weight {list(w.shape)}, got {list(x.shape)}",
+    )
+    return Linear.apply(x, w) if b is None else Linear.apply(x, w, b)
+
+
+def column_sums(x: Array) -> Array:
+    """Return Σ over the rows of x [rows, C] in float64, without losing digits of float32 on the way.
+
+    One running float32 sum over four million values is 4 % off. A product with a row of ones sums 1,024 rows
+    at a time at the speed of memory; the partial sums are then added in float64.
+    """
+    xp, step = get_xp(x), 1024
+    whole = len(x) // step * step
+    ones = xp.ones((1, step), x.dtype)
+    blocks = ones @ x[:whole].reshape(-1, step, x.shape[1])  # [rows / 1024, 1, C]
+    rest = ones[:, : len(x) - whole] @ x[whole:]  # [1, C]
+    return blocks.sum((0, 1), dtype="float64") + rest[0]

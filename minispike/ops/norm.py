@@ -1,0 +1,131 @@
+"""Batch normalisation over every axis but the last, hand-derived.
+
+    x̂ = (x − μ) · r        r = 1/√(σ² + ε)        y = γ x̂ + β        μ, σ²: per channel, over all n rows
+
+μ and σ² depend on every row, so a row's gradient also flows through them. With ĝ = γ gy, ∂μ/∂x = 1/n and
+∂σ²/∂x_i = 2 (x_i − μ)/n, the three paths collect to
+
+    gβ = Σ gy        gγ = Σ gy x̂        gx = γ r (gy − gβ/n − x̂ gγ/n)
+
+which says: take from gy its mean and its part along x̂, the two directions that normalising has erased.
+"""
+
+from __future__ import annotations
+
+from ..autograd import Function, Tensor, expect
+from ..backend import Array, get_xp, parallel
+from .matmul import column_sums
+
+
+class BatchNorm(Function):
+    """y = γ (x − μ) r + β for given μ, σ²; `own`: they are x's own, so backward goes through them."""
+
+    def forward(self, x, gamma, beta, *, mean, var, eps, own):
+        self.x, self.gamma, self.own = x, gamma, own
+        self.mean, self.r = mean, 1 / self.xp.sqrt(var + eps)
+        rows, scale = x.reshape(-1, x.shape[-1]), gamma * self.r
+        y = self.xp.empty_like(rows)
+
+        def work(chunks):
+            for at in chunks:
+                part = y[at]
+                self.xp.subtract(rows[at], mean, out=part)
+                part *= scale
+                part += beta
+
+        parallel(work, len(rows), 2 * rows.shape[1] * x.dtype.itemsize, x)
+        return y.reshape(x.shape)
+
+    def backward(self, gy):
+        rows, g = self.x.reshape(-1, gy.shape[-1]), gy.reshape(-1, gy.shape[-1])
+        row_bytes = 4 * rows.shape[1] * gy.dtype.itemsize
+
+        def sums(chunks):
+            sum_g = sum_gx = 0.0
+            for at in chunks:
+                sum_g += column_sums(g[at])
+                sum_gx += column_sums(g[at] * (rows[at] - self.mean))
+            return self.xp.stack([sum_g, sum_gx])
+
+        gbeta, ggamma = sum(parallel(sums, len(g), row_bytes, gy)).astype(gy.dtype)
+        ggamma *= self.r
+        if not self.needs[0]:
+            return None, ggamma, gbeta
+        scale = self.gamma * self.r
+        if not self.own:
+            return gy * scale, ggamma, gbeta
+        gx = self.xp.empty_like(g)
+        along, mean_g = ggamma * self.r / len(g), gbeta / len(g)
+
+        def spread(chunks):
+            for at in chunks:
+                part = gx[at]
+                self.xp.subtract(self.mean, rows[at], out=part)  # −(x − μ)
+                part *= along
+                part += g[at]
+                part -= mean_g
+                part *= scale
+
+        parallel(spread, len(g), row_bytes, gy)
+        return gx.reshape(gy.shape), ggamma, gbeta
+
+
+def moments(x: Array) -> tuple[Array, Array]:
+    """Return mean and biased variance of x [..., C] over all other axes, in x's dtype.
+
+    Two passes, the second over x − mean: E[x²] − E[x]² would lose half of float32's digits at a mean of 30.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    row_bytes = 2 * rows.shape[1] * x.dtype.itemsize
+    mean = sum(parallel(lambda chunks: sum(column_sums(rows[at]) for at in chunks), len(rows), row_bytes, x))
+    mean = (mean / len(rows)).astype(x.dtype)
+
+    def squares(chunks):
+        total = 0.0
+        for at in chunks:
+            centred = rows[at] - mean
+            centred *= centred
+            total += column_sums(centred)
+        return total
+
+    var = sum(parallel(squares, len(rows), row_bytes, x)) / len(rows)
+    return mean, var.astype(x.dtype)
+
+
+def batch_norm(
+    x,
+    gamma,
+    beta,
+    running_mean: Array,
+    running_var: Array,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    repeats: int = 1,
+) -> Tensor:
+    """Normalise each channel of x [..., C]; gamma, beta, running_mean, running_var are [C].
+
+    training: use the batch's own mean and variance, and move the running ones (in place) by `momentum`
+    towards them; the running variance is unbiased, n/(n − 1), as in PyTorch. Otherwise the running ones are
+    used.
+    repeats: how often every row counts, for an input that stands for `repeats` equal ones; only that n knows
+    of it.
+    """
+    channels = running_mean.shape[0]
+    expect(x.shape[-1:] == (channels,), f"batch_norm expects x [..., {channels}], got {list(x.shape)}")
+    data = x.data if isinstance(x, Tensor) else x
+    mean, var = running_mean, running_var
+    if training:
+        mean, var = moments(data)
+        n = repeats * (data.size // channels)
+        expect(n > 1, f"batch_norm needs more than one value per channel to train on, got x {list(x.shape)}")
+        running_mean += momentum * (mean - running_mean)
+        running_var += momentum * (var * (n / (n - 1)) - running_var)
+    return BatchNorm.apply(x, gamma, beta, mean=mean, var=var, eps=eps, own=training)
+
+
+def folded(gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array]:
+    """Return (scale, shift) such that scale·x + shift is batch norm with fixed statistics."""
+    scale = gamma / get_xp(var).sqrt(var + eps)
+    return scale, beta - mean * scale

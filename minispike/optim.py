@@ -1,0 +1,77 @@
+"""Optimizers and a schedule, sorted by complexity. All work in place on `Parameter.data`."""
+
+from __future__ import annotations
+
+from math import cos, pi
+
+from .backend import get_xp
+from .nn import Parameter
+
+
+class SGD:
+    """Stochastic gradient descent:        v = momentum·v + g        p −= lr·v"""
+
+    def __init__(self, parameters: list[Parameter], lr: float = 0.1, momentum: float = 0.0):
+        self.parameters, self.lr, self.momentum = list(parameters), lr, momentum
+        self.v = [get_xp(p.data).zeros_like(p.data) for p in self.parameters]
+
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        for p, v in zip(self.parameters, self.v, strict=True):
+            if p.grad is not None:
+                v *= self.momentum
+                v += p.grad
+                p.data -= self.lr * v
+
+    def zero_grad(self) -> None:
+        """Forget the gradients, before the next backward adds new ones."""
+        for p in self.parameters:
+            p.grad = None
+
+
+class AdamW(SGD):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), in PyTorch's arithmetic:
+
+    p −= lr·weight_decay·p                           only weights: p.ndim >= 2, no bias, no batch norm
+    m += (1 − β₁)(g − m)        v += (1 − β₂)(g² − v)
+    p −= lr · m̂ / (√v̂ + eps)                                  m̂ = m/(1 − β₁ᵗ)        v̂ = v/(1 − β₂ᵗ)
+    """
+
+    def __init__(
+        self,
+        parameters: list[Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ):
+        super().__init__(parameters, lr)
+        self.m = [get_xp(p.data).zeros_like(p.data) for p in self.parameters]
+        self.betas, self.eps, self.weight_decay, self.t = betas, eps, weight_decay, 0
+
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        self.t += 1
+        (beta1, beta2), xp_of = self.betas, get_xp
+        for p, m, v in zip(self.parameters, self.m, self.v, strict=True):
+            if p.grad is None:
+                continue
+            if p.ndim >= 2:
+                p.data *= 1 - self.lr * self.weight_decay
+            m += (1 - beta1) * (p.grad - m)
+            v += (1 - beta2) * (p.grad * p.grad - v)
+            root = xp_of(v).sqrt(v / (1 - beta2**self.t))
+            p.data -= self.lr / (1 - beta1**self.t) * m / (root + self.eps)
+
+
+def cosine_with_warmup(
+    epoch: float, *, epochs: int, lr: float, min_lr: float = 0.0, warmup: int = 0, warmup_lr: float = 0.0
+) -> float:
+    """Return the learning rate at an epoch (0, 1, …; fractions allowed).
+
+    epoch < warmup:  warmup_lr + (lr − warmup_lr)·epoch/warmup
+    later:           min_lr + ½(lr − min_lr)(1 + cos(π·epoch/epochs)), at the absolute epoch
+    """
+    if epoch < warmup:
+        return warmup_lr + (lr - warmup_lr) * epoch / warmup
+    return min_lr + 0.5 * (lr - min_lr) * (1 + cos(pi * epoch / epochs))

@@ -1,0 +1,123 @@
+"""Training and evaluation: one flat loop each, over batches that somebody else has made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from math import isfinite
+
+from tqdm import tqdm
+
+from .autograd import Tensor, no_grad, trace
+from .backend import get_device, get_xp, keep_freed_memory, to_device, to_host
+from .nn import Module
+from .ops import softmax_cross_entropy
+from .optim import SGD
+
+
+def fit(
+    model: Module,
+    optimizer: SGD,
+    batches: Callable[[int], Iterable],
+    *,
+    epochs: int,
+    schedule: Callable[[float], float] | None = None,
+    label_smoothing: float = 0.0,
+    test: Iterable | None = None,
+    on_epoch: Callable[[dict], None] | None = None,
+    progress: bool = True,
+) -> list[dict]:
+    """Train a classifier and return one record an epoch: epoch, lr, loss, accuracy, seconds (and test_…).
+
+    batches(epoch) gives that epoch's (images, labels) pairs; len() of it, if it has one, sizes the progress
+    bar. schedule(epoch) gives the learning rate, asked at every step with the fraction of the epoch that has
+    passed where
+    the number of steps is known.
+    test: batches to evaluate on after each epoch.    on_epoch: sees each record.
+    Raises FloatingPointError, naming step and layer, as soon as the loss or a gradient is NaN or Inf.
+    """
+    keep_freed_memory()
+    history: list[dict] = []
+    for epoch in range(epochs):
+        model.train()
+        steps = batches(epoch)
+        n_steps = len(steps) if hasattr(steps, "__len__") else None
+        seen = correct = 0
+        total, began = 0.0, time.perf_counter()
+        bar = tqdm(steps, desc=f"epoch {epoch + 1}/{epochs}", disable=not progress, leave=epoch == epochs - 1)
+        for step, (images, labels) in enumerate(bar):
+            if schedule:
+                optimizer.lr = schedule(epoch + (step / n_steps if n_steps else 0))
+            optimizer.zero_grad()
+            images = _like(model, images)
+            logits = model(images)
+            loss = softmax_cross_entropy(logits, labels, label_smoothing)
+            value = loss.item()
+            loss.backward()
+            _check_finite(model, images, value, f"epoch {epoch + 1}, step {step + 1}")
+            optimizer.step()
+            seen += len(labels)
+            correct += count_correct(logits, labels)
+            total += value * len(labels)
+            bar.set_postfix(loss=f"{total / seen:.3f}", accuracy=f"{correct / seen:.1%}", refresh=False)
+        record = {"epoch": epoch + 1, "lr": optimizer.lr, "loss": total / seen, "accuracy": correct / seen}
+        record["seconds"] = time.perf_counter() - began
+        if test is not None:
+            record["test_loss"], record["test_accuracy"] = evaluate(model, test)
+        history.append(record)
+        if on_epoch:
+            on_epoch(record)
+    return history
+
+
+def evaluate(model: Module, batches: Iterable) -> tuple[float, float]:
+    """Return (mean cross-entropy, accuracy) over (images, labels) batches, in eval mode meanwhile."""
+    was_training = model.training
+    model.eval()
+    seen = correct = 0
+    total = 0.0
+    with no_grad():
+        for images, labels in batches:
+            logits = model(_like(model, images))
+            total += softmax_cross_entropy(logits, labels).item() * len(labels)
+            correct += count_correct(logits, labels)
+            seen += len(labels)
+    model.train(was_training)
+    if not seen:
+        raise ValueError("evaluate was given no batches")
+    return total / seen, correct / seen
+
+
+def count_correct(logits: Tensor, labels) -> int:
+    """Return how many rows of logits [B, K] have their largest entry at the label [B]."""
+    return int((to_host(logits.data).argmax(1) == to_host(labels)).sum())
+
+
+def _like(model: Module, images):
+    """Move a batch to where the model's parameters are."""
+    return to_device(images, get_device(model.parameters()[0].data).name)
+
+
+def _check_finite(model: Module, images, loss: float, moment: str) -> None:
+    gradients = sum(float(p.grad.sum()) for p in model.parameters() if p.grad is not None)
+    if isfinite(loss) and isfinite(gradients):
+        return
+    first: list[str] = []
+
+    def look(function, inputs, output, path):
+        if not first and not bool(get_xp(output.data).isfinite(output.data).all()):
+            first.append(f"{type(function).__name__} in {path or 'the model'}")
+
+    with no_grad(), trace(look):
+        model(images)
+    bad = [
+        path
+        for path, p in model.named_parameters()
+        if p.grad is not None and not isfinite(float(p.grad.sum()))
+    ]
+    found = (
+        f"first in the output of {first[0]}"
+        if first
+        else f"first in the gradient of {bad[-1] if bad else 'the loss'}"
+    )
+    raise FloatingPointError(f"training stopped at {moment}: loss {loss}; NaN or Inf {found}")

@@ -1,0 +1,122 @@
+"""Pictures of what happens inside: rasters, membranes, attention maps, all through `trace`.
+
+The drawing functions take matplotlib axes and plain host arrays, so they fit into any figure of yours.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .autograd import no_grad, trace
+from .backend import Array, to_host
+from .neuron import LIF
+from .nn import Module
+
+INK, BLUE, ORANGE, GREEN, GREY = "#222222", "#2a6fbb", "#e07b28", "#3a9a5b", "#9a9a9a"
+
+# ---------------------------------------------------------------- look inside
+
+
+def spikes_of(model: Module, x) -> dict[str, Array]:
+    """Run the model once in eval mode; return each neuron layer's spikes [T, …] by path, in running order."""
+    found: dict[str, Array] = {}
+
+    def look(function, inputs, output, path):
+        if isinstance(function, LIF):
+            found[path] = to_host(output.data)
+
+    was_training = model.training
+    with no_grad(), trace(look):
+        model.eval()(x)
+    model.train(was_training)
+    return found
+
+
+def firing_rates(model: Module, x) -> dict[str, float]:
+    """Return the share of neurons and steps that fire, for every neuron layer, by path."""
+    return {path: float(spikes.mean()) for path, spikes in spikes_of(model, x).items()}
+
+
+def attention_map(spikes: dict[str, Array], mixer: str, num_heads: int) -> Array:
+    """Return Q Kᵀ of one SSA as counts [T, B, heads, N, N], from the spikes that `spikes_of` found.
+
+    mixer: the SSA's path, for example "blocks.0.mixer".
+    """
+    q, k = (
+        spikes[f"{mixer}.{name}.neuron"].reshape(*spikes[f"{mixer}.{name}.neuron"].shape[:3], num_heads, -1)
+        for name in "qk"
+    )  # [T, B, N, h, d]
+    return q.transpose(0, 1, 3, 2, 4) @ k.transpose(0, 1, 3, 4, 2)
+
+
+# ---------------------------------------------------------------- draw
+
+
+def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (9, 4), **kwargs):
+    """Return (figure, axes) in the lessons' style; kwargs as matplotlib's Figure.subplots."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("pictures need matplotlib: pip install 'minispike[lessons]'") from error
+    fig = Figure(figsize=size, dpi=150, layout="constrained")
+    axes = fig.subplots(rows, columns, **kwargs)
+    for ax in fig.axes:
+        ax.spines[["top", "right"]].set_visible(False)
+    return fig, axes
+
+
+def save(fig, name: str) -> Path:
+    """Write figures/<name>.png under the current directory, print and return its path."""
+    path = Path("figures") / f"{name}.png"
+    path.parent.mkdir(exist_ok=True)
+    fig.savefig(path)
+    print(f"figure: {path}")
+    return path
+
+
+def raster(ax, spikes: Array, title: str = "") -> None:
+    """Draw spikes [T, neurons] as ticks: time to the right, a row a neuron, the firing rate in the title."""
+    T, n = spikes.shape
+    t, neuron = spikes.nonzero()
+    ax.scatter(t, neuron, marker="|", s=min(300, 5000 / n), linewidths=1.6, color=INK)
+    ax.set(xlim=(-0.5, T - 0.5), ylim=(n - 0.5, -0.5), xlabel="time step", ylabel="neuron", xticks=range(T))
+    ax.set_title(f"{title}  ({spikes.mean():.0%} fire)" if title else f"{spikes.mean():.0%} fire")
+
+
+def membrane(ax, h: Array, spikes: Array, v_threshold: float, title: str = "") -> None:
+    """Draw one neuron's membrane potential h [T] before the reset, the threshold, and where it fired."""
+    ax.plot(h, color=BLUE, marker="o", markersize=3)
+    ax.axhline(v_threshold, color=GREY, linestyle="--", linewidth=1)
+    fired = spikes.nonzero()[0]
+    ax.scatter(fired, h[fired], color=ORANGE, zorder=3, label="spike")
+    ax.set(xlabel="time step", ylabel="membrane H", title=title)
+
+
+def heat(ax, values: Array, title: str = "", *, xlabel: str = "", ylabel: str = "", cmap: str = "viridis"):
+    """Draw a matrix as an image with its colour bar."""
+    image = ax.imshow(values, cmap=cmap, interpolation="nearest", aspect="auto")
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    ax.figure.colorbar(image, ax=ax, shrink=0.85)
+    return image
+
+
+def attention_over(ax, image: Array, weights: Array, token: int, title: str = "") -> None:
+    """Lay one token's attention, weights [N] over a square grid, on the image [H, W] it came from."""
+    side, height = round(len(weights) ** 0.5), len(image)
+    cell = height / side
+    ax.imshow(image, cmap="gray_r")
+    extent = (-0.5, image.shape[1] - 0.5, height - 0.5, -0.5)
+    grid = weights.reshape(side, side)
+    ax.imshow(
+        grid * 0 + 1,
+        cmap="Oranges",
+        alpha=0.75 * grid / max(grid.max(), 1e-9),
+        extent=extent,
+        vmin=0,
+        vmax=1.6,
+    )
+    row, column = divmod(token, side)
+    x = [column * cell - 0.5, (column + 1) * cell - 0.5]
+    y = [row * cell - 0.5, (row + 1) * cell - 0.5]
+    ax.plot([x[0], x[1], x[1], x[0], x[0]], [y[0], y[0], y[1], y[1], y[0]], color=BLUE, linewidth=2)
+    ax.set(xticks=[], yticks=[], title=title)
