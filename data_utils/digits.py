@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 
 def load_digits(test_fraction: float = 0.2, seed: int = 0):
-    """Return (train_images, train_labels), (test_images, test_labels): one fixed split, class by class.
+    """Return (train_images, train_labels), (test_images, test_labels): by default 1,437 and 360 samples.
 
-    images: float32 [n, 8, 8, 1], standardised with the training images' mean and deviation; labels: int64
-    [n].
+    The split is scikit-learn's stratified train_test_split with random_state = seed: the same every time.
+    images: float32 [n, 8, 8, 1], standardised with the training images' mean and deviation; labels: int64 [n].
     """
     try:
-        from sklearn.datasets import load_digits as load
+        from sklearn import datasets
+        from sklearn.model_selection import train_test_split
     except ImportError as error:
         raise ImportError("the digits come with scikit-learn: pip install 'minispike[lessons]'") from error
-    bunch = load()
-    images, labels = bunch.images.astype("float32")[..., None] / 16, bunch.target.astype("int64")
-    rng, is_test = np.random.default_rng(seed), np.zeros(len(labels), bool)
-    for digit in range(10):
-        where = rng.permutation(np.flatnonzero(labels == digit))
-        is_test[where[: round(test_fraction * len(where))]] = True
-    train = images[~is_test]
-    images = (images - train.mean()) / train.std()
-    return (images[~is_test], labels[~is_test]), (images[is_test], labels[is_test])
+    bunch = datasets.load_digits()
+    train, test, train_labels, test_labels = train_test_split(
+        bunch.images[..., None].astype("float32"),
+        bunch.target.astype("int64"),
+        test_size=test_fraction,
+        stratify=bunch.target,
+        random_state=seed,
+    )
+    mean, deviation = train.mean(), train.std()
+    return ((train - mean) / deviation, train_labels), ((test - mean) / deviation, test_labels)

@@ -107,6 +107,7 @@ class Function:
 
     xp = None
     needs: tuple[bool, ...] = (True,) * 8  # called alone, as a test may do: every gradient is wanted
+    number = -1  # the place in the order in which functions were applied
     sources: tuple | None = None  # for each input: the Function that made it, a leaf Tensor, or None
 
     @classmethod

@@ -121,7 +121,7 @@ MODELS = {
     # one block on 8×8 digits (4×4 tokens): the lessons' model, 96,258 parameters
     "spikformer_1_64_digits": (
         spikformer,
-        _DIGITS | dict(depth=1, embed_dim=64, num_heads=4, mlp_ratio=2, scale=0.25),
+        _DIGITS | dict(depth=1, embed_dim=64, num_heads=4, mlp_ratio=2),
     ),
     # Spikformer table 4: CIFAR
     "spikformer_4_384_cifar10": (spikformer, _CIFAR10 | dict(depth=4, embed_dim=384, num_heads=12)),

@@ -1,0 +1,106 @@
+"""The checkers themselves: they pass what is right and, above all, catch what is wrong."""
+
+import numpy as np
+import pytest
+
+from minispike import Function, Linear, Parameter, Tensor, check_grads, compare, lif, ops
+
+
+class Cube(Function):
+    """y = x³, with the derivative that the test asks for."""
+
+    def forward(self, x, slope):
+        self.x, self.slope = x, slope
+        return x**3
+
+    def backward(self, gy):
+        return gy * self.slope(self.x)
+
+
+def test_the_right_derivative_passes_and_wrong_ones_are_caught(rng):
+    x = rng.standard_normal((3, 4))
+    check_grads(lambda x: Cube.apply(x, slope=lambda x: 3 * x**2), x)
+    for wrong in (lambda x: 2 * x**2, lambda x: -3 * x**2, lambda x: 3 * x**2 * (1 + 1e-4), lambda x: 0 * x):
+        with pytest.raises(AssertionError, match="finite difference .* backward"):
+            check_grads(lambda x, wrong=wrong: Cube.apply(x, slope=wrong), x)
+
+
+def test_one_wrong_component_among_thousands_is_caught(rng):
+    def slope(x):
+        g = 3 * x**2
+        g[7, 11] += 0.01
+        return g
+
+    with pytest.raises(AssertionError):
+        check_grads(lambda x: Cube.apply(x, slope=slope), rng.standard_normal((50, 50)))
+
+
+def test_a_forgotten_sum_over_a_broadcast_axis_is_caught(rng):
+    class Shift(Function):
+        def forward(self, x, b):
+            return x + b
+
+        def backward(self, gy):
+            return gy, gy[0]  # should be gy.sum(0)
+
+    with pytest.raises(AssertionError, match=r"input 1 \[4\]"):
+        check_grads(Shift.apply, rng.standard_normal((3, 4)), rng.standard_normal(4))
+
+
+def test_a_wrong_bias_is_not_lost_beside_a_large_weight(rng):
+    layer = Linear(200, 3, rng=rng)
+
+    def f(x):
+        y = ops.linear(x, layer.weight, layer.bias)
+        return y + layer.bias.detach() * 1e-3  # a part of the bias whose gradient is lost
+
+    with pytest.raises(AssertionError, match=r"input 2 \[3\]"):
+        check_grads(f, rng.standard_normal((4, 200)), *layer.parameters())
+
+
+def test_a_detached_reset_fails_finite_differences(rng):
+    x = rng.standard_normal((4, 10)) + 1
+    check_grads(lambda x: lif(x, smooth=True, detach_reset=False), x)
+    with pytest.raises(AssertionError):
+        check_grads(lambda x: lif(x, smooth=True, detach_reset=True), x)
+
+
+def test_a_spike_fails_finite_differences(rng):
+    with pytest.raises(AssertionError):
+        check_grads(lambda x: lif(x), rng.standard_normal((4, 10)) + 1)
+
+
+def test_parameters_are_perturbed_in_place_and_put_back(rng):
+    p = Parameter(rng.standard_normal(5))
+    before = p.data.copy()
+    check_grads(lambda: p * p * p, p)
+    assert np.array_equal(p.data, before)
+
+
+def test_an_input_that_has_no_influence_has_gradient_zero(rng):
+    check_grads(lambda x, unused: x * 2.0, rng.standard_normal(3), rng.standard_normal(3))
+
+
+def test_float32_is_refused(rng):
+    with pytest.raises(TypeError, match="needs float64"):
+        check_grads(lambda x: x * 2.0, rng.standard_normal(3).astype("float32"))
+
+
+def test_compare_sees_differences_in_value_and_in_gradient(rng):
+    x = rng.standard_normal((3, 3))
+    compare(lambda x: x * x, lambda x: x**2, x)
+    with pytest.raises(AssertionError, match="value differs"):
+        compare(lambda x: x * x, lambda x: x * x + 1e-6, x)
+    with pytest.raises(AssertionError, match="gradient 0"):
+        compare(lambda x: x * x, lambda x: x * x.detach(), x)
+    with pytest.raises(AssertionError, match="gradient 1: one is .* the other None"):
+        compare(lambda x, y: x + 0.0 * y, lambda x, y: x + 0.0, x, x)
+
+
+def test_both_numbers_stand_in_the_message():
+    with pytest.raises(AssertionError, match=r"finite difference -?\d+\.\d+, backward -?0, apart by"):
+        check_grads(lambda x: Cube.apply(x, slope=lambda x: 0 * x), np.ones(1))
+
+
+def test_tensor_inputs_come_as_tensors():
+    check_grads(lambda x: x if isinstance(x, Tensor) else None, np.ones(2))

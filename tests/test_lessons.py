@@ -1,0 +1,56 @@
+"""Every lesson and every solution runs, within the form that lessons have."""
+
+import re
+import runpy
+import time
+from pathlib import Path
+
+import pytest
+
+LESSONS = Path(__file__).parent.parent / "lessons"
+NAMES = [path.stem for path in sorted(LESSONS.glob("[0-9][0-9]_*.py"))]
+TRAINING = {"04_spikformer"}
+
+
+@pytest.mark.lessons
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lesson_runs_and_draws(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    start = time.perf_counter()
+    runpy.run_module(f"lessons.{name}", run_name="__main__")
+    assert time.perf_counter() - start < (300 if name in TRAINING else 60)  # a hang, not a benchmark
+    printed = capsys.readouterr().out.splitlines()
+    assert 3 <= len(printed) <= 26 and max(map(len, printed)) <= 110
+    assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 20_000
+
+
+@pytest.mark.lessons
+@pytest.mark.parametrize("name", NAMES)
+def test_the_solutions_pass(name):
+    runpy.run_module(f"lessons.solutions.{name}", run_name="__main__")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_exercise_ends_in_a_line_that_its_solution_passes(name):
+    lesson = (LESSONS / f"{name}.py").read_text(encoding="utf-8")
+    solution = (LESSONS / "solutions" / f"{name}.py").read_text(encoding="utf-8")
+    wanted = re.findall(r"^# {5,}(assert .*)$", lesson.split("## Exercises")[1], re.M)
+    assert len(wanted) >= 3 and all(f"\n{line}\n" in solution for line in wanted)
+    assert all(re.search(rf"^# {stars} ", lesson, re.M) for stars in ("★", "★★", "★★★"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lesson_has_the_form_of_lessons(name):
+    text = (LESSONS / f"{name}.py").read_text(encoding="utf-8")
+    assert text.startswith(f"# %% [markdown]\n# # {name[:2]} · ")
+    assert text.count("assert ") >= 6 and "viz.save(" in text and "## What was shown" in text
+    assert not re.search(
+        r"^class .*\((Module|Linear|LIF|Spiking)\)", text, re.M
+    )  # the library's are imported
+
+
+def test_the_list_of_lessons(capsys):
+    runpy.run_module("lessons", run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines] == [f"lessons.{name}" for name in NAMES]
+    assert all(" · " in line for line in lines)

@@ -1,0 +1,246 @@
+"""Whole models: parameter counts, gradients, the static shortcut, independence of samples, refusals."""
+
+import numpy as np
+import pytest
+
+from minispike import Tensor, check_grads, create_model, list_models, no_grad, ops
+from minispike.surrogate import ATan
+
+from .test_blocks import lively
+
+SMALL = dict(embed_dim=16, num_heads=4, mlp_ratio=2)
+PARAMETERS = {
+    "spikformer_1_64_digits": 96_258,
+    "spikformer_4_384_cifar10": 9_324_730,
+    "spikformer_4_256_cifar10": 4_155_178,
+    "spikformer_2_384_cifar10": 5_765_050,
+    "spikformer_8_384_imagenet": 16_816_024,
+    "spikformer_8_512_imagenet": 29_689_384,
+    "spikformer_10_512_imagenet": 36_005_416,
+    "spikformer_8_768_imagenet": 66_338_632,
+    "spikformer_2_256_cifar10dvs": 2_566_666,
+    "spikformer_2_256_gesture": 2_566_923,
+}
+
+
+def small(rng, dtype="float64", **overrides):
+    model = create_model("spikformer_1_64_digits", rng=rng, dtype=dtype, **SMALL | overrides)
+    return lively(model, np.random.default_rng(rng))
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_counts_are_the_published_ones(name):
+    assert create_model(name).num_params() == PARAMETERS[name]
+
+
+def test_every_listed_model_has_its_count_checked():
+    assert list_models() == list(PARAMETERS)
+
+
+@pytest.mark.parametrize(
+    "name, shape, tokens",
+    [
+        ("spikformer_4_256_cifar10", (1, 32, 32, 3), (4, 1, 64, 256)),
+        ("spikformer_2_256_cifar10dvs", (2, 1, 128, 128, 2), (2, 1, 64, 256)),
+        ("spikformer_8_384_imagenet", (1, 224, 224, 3), (1, 1, 196, 384)),
+    ],
+)
+def test_published_sizes_give_the_published_tokens(rng, name, shape, tokens):
+    model, seen = create_model(name, T=tokens[0], depth=1).eval(), []
+    inner = model.stem.forward
+    model.stem.forward = lambda *a, **k: seen.append(inner(*a, **k)) or seen[0]
+    with no_grad():
+        logits = model(rng.standard_normal(shape).astype("float32"))
+    assert seen[0].shape == tokens and logits.shape == (1, model.head.out_channels)
+
+
+def test_each_published_configuration_is_as_documented():
+    for name, scale, heads, bias in [
+        ("spikformer_4_384_cifar10", 0.125, 12, True),
+        ("spikformer_4_256_cifar10", 0.125, 8, True),
+        ("spikformer_8_384_imagenet", 0.125, 8, False),
+        ("spikformer_8_512_imagenet", 0.125, 8, False),
+        ("spikformer_8_768_imagenet", 0.125, 12, False),
+        ("spikformer_2_256_cifar10dvs", 0.25, 16, False),
+    ]:
+        mixer = create_model(name, depth=1).blocks[0].mixer
+        assert (mixer.scale, mixer.num_heads, mixer.q.map.bias is not None) == (scale, heads, bias)
+        assert mixer.proj.map.bias is not None and mixer.attention.v_threshold == 0.5
+
+
+def test_gradients_through_a_whole_model(rng):
+    model = small(rng, smooth=True, detach_reset=False)
+    x, labels = rng.standard_normal((3, 8, 8, 1)), np.array([1, 5, 7])
+    check_grads(lambda x: ops.softmax_cross_entropy(model(x), labels, 0.1), x, *model.parameters())
+    frames = rng.standard_normal((4, 2, 8, 8, 1))
+    check_grads(model, frames, *model.parameters())
+    check_grads(model.eval(), frames, *model.parameters())
+
+
+def test_a_static_image_equals_its_repetition(rng):
+    a, b = small(0), small(0)
+    x = rng.standard_normal((3, 8, 8, 1))
+    for model, images in [(a, x), (b, np.repeat(x[None], 4, 0))]:
+        for _ in range(2):
+            lossy = ops.softmax_cross_entropy(model(images), np.array([1, 2, 3]))
+        lossy.backward()
+    for (path, p), q in zip(a.named_parameters(), b.parameters(), strict=True):
+        np.testing.assert_allclose(p.grad, q.grad, rtol=1e-8, atol=1e-10, err_msg=path)
+    for path, array in a.state_dict().items():
+        np.testing.assert_allclose(array, b.state_dict()[path], rtol=1e-12, atol=1e-14, err_msg=path)
+    np.testing.assert_allclose(a.eval()(x).data, b.eval()(np.repeat(x[None], 4, 0)).data, rtol=1e-12)
+
+
+def test_T_is_the_number_of_times_that_a_static_image_is_shown(rng):
+    x = rng.standard_normal((2, 8, 8, 1))
+    outputs = [small(0, T=T).eval()(x).data for T in (1, 2, 4)]
+    assert abs(outputs[0] - outputs[1]).max() > 1e-3 and abs(outputs[1] - outputs[2]).max() > 1e-3
+    frames = small(0, T=4).eval()(np.repeat(x[None], 2, 0)).data  # frames bring their own T
+    np.testing.assert_allclose(frames, outputs[1], rtol=1e-12)
+
+
+def test_a_sample_does_not_depend_on_its_neighbours_or_on_the_batch(rng):
+    model = small(rng)
+    frames = rng.standard_normal((4, 6, 8, 8, 1))
+    for _ in range(3):
+        model(frames)
+    model.eval()
+    together = model(frames).data
+    with no_grad():
+        for b in range(6):
+            np.testing.assert_allclose(model(frames[:, b : b + 1]).data[0], together[b], rtol=0, atol=1e-12)
+        other = frames.copy()
+        other[:, 1:] = rng.standard_normal((4, 5, 8, 8, 1))
+        np.testing.assert_allclose(model(other).data[0], together[0], rtol=0, atol=1e-12)
+        order = rng.permutation(6)
+        np.testing.assert_allclose(model(frames[:, order]).data, together[order], rtol=0, atol=1e-12)
+    assert abs(together[0] - together[1]).max() > 1e-3
+
+
+def test_time_runs_along_the_first_axis_alone(rng):
+    """What comes at step t does not reach back: tokens before t are untouched, tokens from t on are not."""
+    model, frames = small(rng), rng.standard_normal((4, 2, 8, 8, 1))
+    for _ in range(30):
+        model(frames)  # running statistics settle
+    model.eval()
+    later = frames.copy()
+    later[2] = rng.standard_normal((2, 8, 8, 1))
+    a, b = (model.blocks[0](model.stem(Tensor(x))).data for x in (frames, later))
+    assert np.array_equal(a[:2], b[:2])
+    assert not np.array_equal(a[2], b[2]) and not np.array_equal(a[3], b[3])  # the membrane remembers
+
+
+def test_the_same_seed_gives_the_same_weights():
+    states = [create_model("spikformer_1_64_digits", rng=seed).state_dict() for seed in (3, 3, 4)]
+    assert all(np.array_equal(states[0][path], states[1][path]) for path in states[0])
+    assert not np.array_equal(states[0]["head.weight"], states[2]["head.weight"])
+    generator = create_model("spikformer_1_64_digits", rng=np.random.default_rng(3)).state_dict()
+    assert np.array_equal(generator["head.weight"], states[0]["head.weight"])
+    double = create_model("spikformer_1_64_digits", rng=3, dtype="float64").state_dict()
+    assert np.array_equal(double["head.weight"].astype("float32"), states[0]["head.weight"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        dict(T=2), dict(scale=0.5), dict(num_heads=2), dict(tau=3.0), dict(v_threshold=1.5),
+        dict(v_reset=None), dict(smooth=True), dict(pools=(True, False, False, False)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_override_changes_the_output(rng, override):
+    x = rng.standard_normal((2, 8, 8, 1))
+    assert abs(small(0, **override)(x).data - small(0)(x).data).max() > 1e-6
+
+
+@pytest.mark.parametrize("override", [dict(surrogate=ATan()), dict(detach_reset=False)], ids=str)
+def test_what_only_backward_knows_changes_the_gradient(rng, override):
+    x, grads = rng.standard_normal((2, 8, 8, 1)), []
+    for options in ({}, override):
+        model = small(0, **options)
+        model(x).sum().backward()
+        grads.append(model.stem.stages[1].map.weight.grad)
+    assert abs(grads[0] - grads[1]).max() > 1e-9
+
+
+def test_sizes_can_be_overridden(rng):
+    model = create_model(
+        "spikformer_1_64_digits",
+        **SMALL,
+        depth=2,
+        img_size=(4, 12),
+        in_channels=2,
+        num_classes=3,
+        qkv_bias=False,
+    )
+    assert len(model.blocks) == 2 and model.blocks[0].mixer.q.map.bias is None
+    assert model.blocks[0].mlp.fc1.map.out_channels == 32
+    assert model(rng.standard_normal((2, 4, 12, 2)).astype("float32")).shape == (2, 3)
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        ((8, 8, 1), r"\(SpikingTransformer\): expected images \[B, 8, 8, 1\] or frames .* got \[8, 8, 1\]"),
+        ((2, 8, 8, 3), r"expected images \[B, 8, 8, 1\] .* got \[2, 8, 8, 3\]"),
+        ((2, 9, 8, 1), r"got \[2, 9, 8, 1\]"),
+        ((1, 2, 3, 8, 8, 1), r"got \[1, 2, 3, 8, 8, 1\]"),
+        ((0, 8, 8, 1), r"got \[0, 8, 8, 1\]"),
+        ((0, 2, 8, 8, 1), r"got \[0, 2, 8, 8, 1\]"),
+    ],
+)
+def test_images_of_another_shape_are_refused(shape, message):
+    with pytest.raises(ValueError, match=message):
+        create_model("spikformer_1_64_digits")(np.zeros(shape, "float32"))
+
+
+def test_images_of_another_kind_are_refused():
+    model, x = create_model("spikformer_1_64_digits"), np.zeros((2, 8, 8, 1))
+    with pytest.raises(TypeError, match="float32 or float64, got uint8"):
+        model(x.astype("uint8"))
+    with pytest.raises(
+        TypeError, match=r"\(SpikingTransformer\): x is float64, the parameters float32: convert"
+    ):
+        model(x)
+    for bad in (np.nan, np.inf):
+        x[1, 2, 3, 0] = bad
+        with pytest.raises(ValueError, match=r"\(SpikingTransformer\): x \[2, 8, 8, 1\] holds NaN or Inf"):
+            model(x.astype("float32"))
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        (dict(num_heads=5), ValueError, "SSA cannot split dim = 64 into 5 heads"),
+        (dict(embed_dim=60), ValueError, "dim divisible by 8"),
+        (dict(tau=1.0), ValueError, "tau > 1, got 1.0"),
+        (dict(T=0), ValueError, "T >= 1 time steps, got 0"),
+        (dict(depht=2), TypeError, "has no depht; it takes .*depth"),
+        (dict(neuron=3), TypeError, "has no neuron"),
+        (dict(dtype="float16"), ValueError, "dtype must be 'float32' or 'float64', got 'float16'"),
+    ],
+)
+def test_bad_configurations_are_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        create_model("spikformer_1_64_digits", **options)
+
+
+def test_an_unknown_name_suggests_near_ones():
+    with pytest.raises(
+        ValueError, match="no model 'spikformer_4_384_cifar'; nearest: spikformer_4_384_cifar10"
+    ):
+        create_model("spikformer_4_384_cifar")
+
+
+def test_a_state_of_another_model_is_refused_by_name():
+    model, other = (
+        create_model("spikformer_1_64_digits"),
+        create_model("spikformer_1_64_digits", num_classes=7),
+    )
+    with pytest.raises(
+        ValueError, match=r"head.weight is \[64, 7\], expected \[64, 10\]; head.bias is \[7\]"
+    ):
+        model.load_state_dict(other.state_dict())

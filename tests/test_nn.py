@@ -1,0 +1,209 @@
+"""Modules and the brick: finding parameters, saving, folding, the static shortcut, and clear refusals."""
+
+import numpy as np
+import pytest
+
+from minispike import (
+    LIF,
+    BatchNorm,
+    Conv2d,
+    DepthwiseConv2d,
+    Linear,
+    Module,
+    Parameter,
+    Spiking,
+    Tensor,
+    no_grad,
+)
+
+
+class Net(Module):
+    """Two levels, a list, a buffer and something that is neither."""
+
+    def __init__(self, rng):
+        self.first = Linear(4, 3, rng=rng)
+        self.layers = [Spiking(Linear(3, 5, bias=False, rng=rng)), BatchNorm(5)]
+        self.scale, self.table, self.name = Parameter(np.ones(2)), np.zeros((2, 2)), "net"
+
+
+PATHS = [
+    "scale", "table", "first.weight", "first.bias", "layers.0.map.weight", "layers.0.norm.weight",
+    "layers.0.norm.bias", "layers.0.norm.running_mean", "layers.0.norm.running_var", "layers.1.weight",
+    "layers.1.bias", "layers.1.running_mean", "layers.1.running_var",
+]  # fmt: skip
+
+
+def test_parameters_and_buffers_are_found_in_order(rng):
+    net = Net(rng)
+    buffers = [path for path in PATHS if "running" in path or path == "table"]
+    assert list(net.state_dict()) == PATHS
+    assert [path for path, _ in net.named_parameters()] == [path for path in PATHS if path not in buffers]
+    assert net.num_params() == 2 + 12 + 3 + 15 + 5 + 5 + 5 + 5
+    assert [path for path, _ in net.named_modules()][:5] == [
+        "",
+        "first",
+        "layers.0",
+        "layers.0.map",
+        "layers.0.norm",
+    ]
+
+
+def test_state_goes_round(rng):
+    net, other = Net(rng), Net(rng)
+    before = {path: array.copy() for path, array in net.state_dict().items()}
+    assert any(not np.array_equal(before[path], array) for path, array in other.state_dict().items())
+    held = other.first.weight.data
+    other.load_state_dict(before)
+    assert all(np.array_equal(before[path], array) for path, array in other.state_dict().items())
+    assert other.first.weight.data is held  # written in place: an optimizer still holds the right array
+
+
+def test_a_state_that_does_not_fit_is_named_and_nothing_is_written(rng):
+    net = Net(rng)
+    state = {path: array + 1 for path, array in net.state_dict().items()}
+    del state["first.bias"]
+    state["head.weight"], state["scale"] = np.ones(3), np.ones((2, 1))
+    before = net.first.weight.data.copy()
+    with pytest.raises(ValueError) as error:
+        net.load_state_dict(state)
+    for part in [
+        "of Net",
+        "missing first.bias [3]",
+        "unexpected head.weight [3]",
+        "scale is [2, 1], expected [2]",
+    ]:
+        assert part in str(error.value)
+    assert np.array_equal(net.first.weight.data, before)
+
+
+def test_to_converts_parameters_and_buffers(rng):
+    net = Net(rng).to(dtype="float32")
+    assert {array.dtype.name for array in net.state_dict().values()} == {"float32"}
+    net.first.weight.grad = np.ones(1)
+    assert net.to(dtype="float64").first.weight.grad is None
+    with pytest.raises(ValueError, match="unknown device 'tpu'; known: .*cpu.*cuda"):
+        net.to("tpu")
+
+
+def test_train_and_eval_reach_every_module(rng):
+    net = Net(rng)
+    assert net.eval() is net and not any(module.training for _, module in net.named_modules())
+    assert net.train().layers[0].norm.training
+
+
+def test_weights_start_as_documented(rng):
+    w = Linear(400, 300, rng=rng)
+    assert abs(w.weight.data.std() / 0.02 - 1) < 0.02 and not w.bias.data.any()
+    conv, depthwise = Conv2d(16, 64, rng=rng).weight.data, DepthwiseConv2d(500, 5, rng=rng).weight.data
+    assert 0.98 / 12 < abs(conv).max() <= 1 / 12 and 0.98 / 5 < abs(depthwise).max() <= 1 / 5
+    assert Linear(3, 3, bias=False, rng=rng).bias is None
+    again = Linear(3, 3, rng=7).weight.data
+    assert np.array_equal(Linear(3, 3, rng=7).weight.data, again)
+    assert not np.array_equal(Linear(3, 3, rng=8).weight.data, again)
+
+
+@pytest.mark.parametrize(
+    "k, stride, padding, side", [(3, 1, None, 6), (3, 2, None, 3), (2, 2, 0, 3), (5, 1, 0, 2)]
+)
+def test_convolutions_have_their_geometry(rng, k, stride, padding, side):
+    x = rng.standard_normal((2, 6, 6, 3))
+    assert Conv2d(3, 4, k, stride, padding, rng=rng)(x).shape == (2, side, side, 4)
+    assert DepthwiseConv2d(3, k, stride, padding, rng=rng)(x).shape == (2, side, side, 3)
+
+
+def test_batch_norms_settings_count(rng):
+    x = 5 * rng.standard_normal((100, 2))
+    slow, fast = BatchNorm(2), BatchNorm(2, momentum=1.0)
+    assert not np.allclose(slow(x).data, BatchNorm(2, eps=10.0)(x).data)
+    fast(x)
+    np.testing.assert_allclose(fast.running_mean, x.mean(0))
+    np.testing.assert_allclose(slow.running_mean, 0.1 * x.mean(0))
+    np.testing.assert_allclose(fast.eval()(x).data.mean(0), 0, atol=1e-12)
+
+
+# ---------------------------------------------------------------- the brick
+
+MAPS = {
+    "linear": lambda rng: (Linear(3, 4, rng=rng), (4, 2, 6, 3)),
+    "linear without bias": lambda rng: (Linear(3, 4, bias=False, rng=rng), (4, 2, 6, 3)),
+    "conv": lambda rng: (Conv2d(3, 4, rng=rng), (4, 2, 5, 5, 3)),
+    "depthwise": lambda rng: (DepthwiseConv2d(3, rng=rng), (4, 2, 5, 5, 3)),
+}
+
+
+def settled(brick, rng):
+    """Give a brick's norm and bias values of no particular kind."""
+    for array in (brick.norm.weight.data, brick.norm.running_var):
+        array[...] = rng.uniform(0.5, 2, array.shape)
+    for array in (brick.norm.bias.data, brick.norm.running_mean):
+        array[...] = rng.standard_normal(array.shape)
+    if brick.map.bias is not None:
+        brick.map.bias.data[...] = rng.standard_normal(brick.map.bias.shape)
+    return brick
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_brick_is_neuron_after_norm_after_map(rng, name):
+    map, shape = MAPS[name](rng)
+    brick, x = settled(Spiking(map), rng), rng.standard_normal(shape)
+    expected = brick.neuron(brick.norm(brick.map(x))).data
+    assert np.array_equal(brick(x).data, expected) and 0 < expected.mean() < 1
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_folding_batch_norm_into_the_map_changes_nothing(rng, name):
+    map, shape = MAPS[name](rng)
+    brick, x = settled(Spiking(map, LIF(smooth=True)), rng).eval(), rng.standard_normal(shape)
+    plain = brick(x).data
+    with no_grad():
+        np.testing.assert_allclose(brick(x).data, plain, rtol=1e-12, atol=1e-12)
+        brick.norm.bias.data += 1  # folded anew at each call
+        assert abs(brick(x).data - plain).max() > 0.01
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_static_input_equals_itself_repeated(rng, name):
+    map, shape = MAPS[name](rng)
+    x, gy = rng.standard_normal((1, *shape[1:])), None
+    once, four = settled(Spiking(map), rng), Spiking(map)
+    four.load_state_dict({path: array.copy() for path, array in once.state_dict().items()})
+    results = []
+    for brick, leaf, T in [
+        (once, Tensor(x, requires_grad=True), 4),
+        (four, Tensor(np.repeat(x, 4, 0), requires_grad=True), 1),
+    ]:
+        for parameter in brick.parameters():
+            parameter.grad = None
+        y = brick(leaf, T=T)
+        gy = rng.standard_normal(y.shape) if gy is None else gy
+        y.backward(gy)
+        state = brick.norm.running_mean.copy(), brick.norm.running_var.copy()
+        results.append([y.data, leaf.grad.sum(0), *state, *(p.grad for p in brick.parameters())])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+    assert results[0][0].shape == (4, *once.map(x).shape[1:])
+
+
+def test_only_a_static_input_is_repeated(rng):
+    with pytest.raises(ValueError, match=r"static input \[1, …\] is repeated T = 4 times, got \[2, 5, 3\]"):
+        Spiking(Linear(3, 4, rng=rng))(rng.standard_normal((2, 5, 3)), T=4)
+
+
+def test_a_layer_refuses_by_name(rng):
+    net = Net(rng)
+
+    class Outer(Module):
+        def __init__(self):
+            self.inner = [net.layers[0]]
+
+        def forward(self, x):
+            return self.inner[0](x)
+
+    with pytest.raises(
+        ValueError, match=r"inner.0.map \(Linear\): linear expects x \[..., 3\] .* got \[2, 2\]"
+    ):
+        Outer()(np.ones((2, 2)))
+    with pytest.raises(TypeError, match=r"inner.0.map \(Linear\): Linear got float32\[2, 3\]"):
+        Outer()(np.ones((2, 3), "float32"))
+    with pytest.raises(ValueError, match="tau > 1, got 1"):
+        LIF(tau=1)

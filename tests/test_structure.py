@@ -1,0 +1,83 @@
+"""The house rules: who may import whom, what importing costs, and that the documentation is true."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import minispike
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "minispike"
+ORDER = ["backend", "autograd", "ops", "surrogate", "neuron", "nn", "blocks", "models", "optim", "train"]
+BESIDE = {"gradcheck": "nn", "viz": "nn", "__init__": "train"}  # up to which file each may look
+
+
+def imports_of(path: Path) -> set[str]:
+    """The parts of minispike that a file imports: "ops", "nn", …"""
+    found = set()
+    depth = len(path.relative_to(SOURCE).parts)  # 1 in minispike/, 2 in minispike/ops/
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level == depth:
+            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+        if (
+            isinstance(node, ast.ImportFrom)
+            and not node.level
+            and node.module.split(".")[0] in ("minispike", "data_utils")
+        ):
+            found.add(node.module)
+        if isinstance(node, ast.Import):
+            found |= {
+                alias.name for alias in node.names if alias.name.split(".")[0] in ("minispike", "data_utils")
+            }
+    return found
+
+
+def test_a_file_imports_only_from_what_stands_above_it():
+    for path in SOURCE.rglob("*.py"):
+        part = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+        assert part in ORDER or part in BESIDE, f"{path} has no place in the order"
+        limit = ORDER.index(BESIDE.get(part, part)) + (part in BESIDE)
+        allowed = set(ORDER[:limit]) | ({"gradcheck"} if part == "__init__" else set())
+        assert imports_of(path) <= allowed, f"{path} imports {imports_of(path) - allowed}"
+
+
+def test_within_ops_a_file_imports_only_from_simpler_ones():
+    order = ["elementwise", "shape", "matmul", "conv", "pool", "norm", "loss"]
+    for name in order:
+        tree = ast.parse((SOURCE / "ops" / f"{name}.py").read_text(encoding="utf-8"))
+        siblings = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level == 1}
+        assert siblings <= set(order[: order.index(name)]), f"ops/{name}.py imports {siblings}"
+
+
+def test_data_utils_and_minispike_do_not_know_each_other():
+    for path in (ROOT / "data_utils").rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) minispike", path.read_text(encoding="utf-8"), re.M), path
+
+
+def test_importing_needs_neither_cupy_nor_matplotlib_nor_scikit_learn():
+    code = "import sys, minispike, minispike.viz, data_utils.digits; print(list(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+    assert not {"cupy", "matplotlib", "sklearn"} & set(ast.literal_eval(loaded))
+
+
+def test_the_public_names_are_the_ones_listed():
+    assert len(minispike.__all__) == len(set(minispike.__all__))
+    assert all(hasattr(minispike, name) for name in minispike.__all__)
+    assert len(minispike.__all__) <= 30
+
+
+def test_every_public_name_is_documented():
+    for name in minispike.__all__:
+        assert getattr(minispike, name).__doc__, name
+    for name in minispike.ops.__all__:
+        assert getattr(minispike.ops, name).__doc__, name
+
+
+def test_what_a_learner_reads_stays_small():
+    files = [p for p in SOURCE.rglob("*.py")]
+    lines = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in files}
+    assert sum(lines.values()) < 4500 and max(lines.values()) <= 300

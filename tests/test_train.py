@@ -1,0 +1,192 @@
+"""Optimizers against their equations, the schedule, and training: it learns, repeats, and stops in time."""
+
+import math
+
+import numpy as np
+import pytest
+
+from data_utils.batches import Batches
+from minispike import Parameter, create_model, evaluate, fit, ops
+from minispike.optim import SGD, AdamW, cosine_with_warmup
+
+from .test_blocks import lively
+
+SMALL = dict(embed_dim=16, num_heads=4, mlp_ratio=2, T=2)
+
+
+def parameter(*values):
+    p = Parameter(np.array(values))
+    p.grad = np.array(values) * 0 + 0.5
+    return p
+
+
+# ---------------------------------------------------------------- optimizers
+
+
+def test_sgd_with_momentum():
+    p = parameter(1.0)
+    optimizer = SGD([p], lr=0.1, momentum=0.9)
+    velocity, expected = 0.0, 1.0
+    for _ in range(3):
+        optimizer.step()
+        velocity = 0.9 * velocity + 0.5
+        expected -= 0.1 * velocity
+    np.testing.assert_allclose(p.data, expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize("shape, decays", [((1,), False), ((1, 1), True), ((1, 1, 1, 1), True)])
+def test_adamw_is_its_equation_and_decays_only_weights(shape, decays):
+    p = Parameter(np.full(shape, 1.0))
+    optimizer = AdamW([p], lr=0.1, betas=(0.8, 0.9), eps=0.01, weight_decay=0.3)
+    m = v = 0.0
+    expected = 1.0
+    for t, g in enumerate([0.5, -0.2, 0.1], 1):
+        p.grad = np.full(shape, g)
+        optimizer.step()
+        m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
+        expected *= 1 - 0.1 * 0.3 if decays else 1
+        expected -= 0.1 * (m / (1 - 0.8**t)) / (math.sqrt(v / (1 - 0.9**t)) + 0.01)
+        np.testing.assert_allclose(p.data, expected, rtol=1e-12)
+
+
+def test_zero_grad_forgets_and_a_parameter_without_gradient_stays():
+    for make in (SGD, AdamW):
+        p, q = parameter(1.0, 2.0), parameter(1.0)
+        optimizer = make([p, q], lr=0.1)
+        q.grad = None
+        optimizer.step()
+        assert q.data == [1] and p.data[0] != 1
+        optimizer.zero_grad()
+        assert p.grad is None
+
+
+def test_cosine_with_warmup():
+    def rate(epoch):
+        return cosine_with_warmup(epoch, epochs=100, lr=1.0, min_lr=0.2, warmup=10, warmup_lr=0.1)
+
+    assert rate(0) == 0.1 and abs(rate(5) - 0.55) < 1e-12  # w0 + (lr − w0)·e/W
+    assert abs(rate(10) - (0.2 + 0.4 * (1 + math.cos(math.pi * 0.1)))) < 1e-12  # the absolute epoch
+    assert abs(rate(50) - 0.6) < 1e-12 and abs(rate(100) - 0.2) < 1e-12
+    assert cosine_with_warmup(0, epochs=10, lr=3.0) == 3.0
+
+
+# ---------------------------------------------------------------- training
+
+
+def toy(n=24, seed=0):
+    """Images whose class is the bright quarter."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, n)
+    images = 0.3 * rng.standard_normal((n, 8, 8, 1))
+    for image, label in zip(images, labels, strict=True):
+        row, column = divmod(label, 2)
+        image[4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 2
+    return images.astype("float32"), labels
+
+
+def train(epochs=3, seed=0, n=24, **options):
+    model = create_model("spikformer_1_64_digits", rng=seed, num_classes=4, **SMALL)
+    optimizer = AdamW(model.parameters(), 1e-2)
+    batches = Batches(*toy(n), 8, seed)
+    history = fit(model, optimizer, batches, epochs=epochs, progress=False, **options)
+    return model, history
+
+
+def test_it_learns_and_reports():
+    records = []
+    images, labels = toy(40, seed=1)
+    model, history = train(12, n=96, test=Batches(images, labels, 16), on_epoch=records.append)
+    assert history == records and [r["epoch"] for r in history] == list(range(1, 13))
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"] and history[-1]["test_accuracy"] > 0.9
+    loss, accuracy = evaluate(model, Batches(images, labels, 7))
+    assert abs(loss - history[-1]["test_loss"]) < 1e-5 and accuracy == history[-1]["test_accuracy"]
+    assert set(history[0]) == {"epoch", "lr", "loss", "accuracy", "seconds", "test_loss", "test_accuracy"}
+
+
+def test_a_run_repeats_bit_for_bit():
+    (a, first), (b, second) = train(), train()
+    assert all(np.array_equal(x, b.state_dict()[path]) for path, x in a.state_dict().items())
+    assert [r["loss"] for r in first] == [r["loss"] for r in second]
+    assert [r["loss"] for r in train(seed=1)[1]] != [r["loss"] for r in first]
+
+
+def test_it_overfits_eight_samples():
+    rng = np.random.default_rng(0)
+    model = create_model("spikformer_1_64_digits")
+    x, labels = rng.standard_normal((8, 8, 8, 1)).astype("float32"), rng.integers(0, 10, 8)
+    optimizer = AdamW(model.parameters(), 1e-2, weight_decay=0)
+    history = fit(model, optimizer, Batches(x, labels, 8), epochs=60, progress=False)
+    assert history[-1]["accuracy"] == 1 and history[-1]["loss"] < 0.1
+
+
+def test_the_schedule_is_followed_within_an_epoch():
+    seen = []
+
+    def schedule(epoch):
+        seen.append(epoch)
+        return 1e-3
+
+    train(2, schedule=schedule)
+    np.testing.assert_allclose(seen, [0, 1 / 3, 2 / 3, 1, 4 / 3, 5 / 3])
+
+
+def test_label_smoothing_reaches_the_loss():
+    assert train(1, label_smoothing=0.3)[1][0]["loss"] != train(1)[1][0]["loss"]
+
+
+def test_progress_is_shown_and_can_be_silenced(capsys):
+    model = create_model("spikformer_1_64_digits", num_classes=4, **SMALL)
+    fit(model, SGD(model.parameters()), Batches(*toy(), 8), epochs=1)
+    bar = capsys.readouterr().err
+    assert "epoch 1/1" in bar and "loss=" in bar and "accuracy=" in bar
+    train(1)
+    assert capsys.readouterr().err == ""
+
+
+def test_evaluation_restores_the_mode_and_leaves_no_trace():
+    model, batches = create_model("spikformer_1_64_digits", num_classes=4, **SMALL), Batches(*toy(), 8)
+    before = {path: array.copy() for path, array in model.state_dict().items()}
+    evaluate(model, batches)
+    assert model.training and all(np.array_equal(before[path], x) for path, x in model.state_dict().items())
+    evaluate(model.eval(), batches)
+    assert not model.training
+    with pytest.raises(ValueError, match="no batches"):
+        evaluate(model, [])
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_layer():
+    model = create_model("spikformer_1_64_digits", num_classes=4, **SMALL)
+    model.head.weight.data[0, 0] = np.nan
+    before = model.blocks[0].mlp.fc1.map.weight.data.copy()
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step 1: loss nan; .* output of Linear in head"):
+        fit(model, SGD(model.parameters()), Batches(*toy(), 8), epochs=1, progress=False)
+    assert np.array_equal(before, model.blocks[0].mlp.fc1.map.weight.data)  # the step was not taken
+
+
+def test_a_nan_that_spikes_would_hide_is_found():
+    """NaN >= 1 is false: a neuron turns NaN into silence, the loss stays finite; gradients show it."""
+    model = create_model("spikformer_1_64_digits", num_classes=4, **SMALL)
+    model.blocks[0].mlp.fc1.map.weight.data[0, 0] = np.nan
+    assert np.isfinite(ops.softmax_cross_entropy(model(toy()[0]), toy()[1]).item())
+    with pytest.raises(FloatingPointError, match=r"output of Linear in blocks.0.mlp.fc1.map"):
+        fit(model, SGD(model.parameters()), Batches(*toy(), 8), epochs=1, progress=False)
+
+
+def test_a_step_that_blows_up_is_found():
+    model = lively(create_model("spikformer_1_64_digits", num_classes=4, **SMALL), np.random.default_rng(0))
+    with pytest.raises(FloatingPointError, match="training stopped at epoch"), np.errstate(all="ignore"):
+        fit(model, SGD(model.parameters(), lr=1e38), Batches(*toy(), 8), epochs=3, progress=False)
+
+
+def test_frames_train_as_well():
+    images, labels = toy()
+
+    def batches(epoch):
+        for x, y in Batches(images, labels, 8)(epoch):
+            yield np.repeat(x[None], 2, 0), y  # [T, B, H, W, C]; a generator has no length
+
+    results = []
+    for source in (Batches(images, labels, 8), batches):
+        model = create_model("spikformer_1_64_digits", num_classes=4, **SMALL)
+        results += fit(model, SGD(model.parameters()), source, epochs=1, progress=False)
+    assert abs(results[0]["loss"] - results[1]["loss"]) < 1e-4

@@ -1,0 +1,58 @@
+"""Looking inside: what the pictures show is what the model did."""
+
+import numpy as np
+import pytest
+
+from minispike import create_model, viz
+from minispike.neuron import lif
+
+from .test_blocks import lively
+
+
+@pytest.fixture
+def model(rng):
+    return lively(create_model("spikformer_1_64_digits", embed_dim=16), rng)
+
+
+def test_spikes_are_found_by_path_and_in_order(model, rng):
+    x = rng.standard_normal((3, 8, 8, 1)).astype("float32")
+    spikes = viz.spikes_of(model, x)
+    assert list(spikes)[:2] == ["stem.stages.0.neuron", "stem.stages.1.neuron"]
+    mixer = [
+        f"blocks.0.mixer.{name}" for name in ("q.neuron", "k.neuron", "v.neuron", "attention", "proj.neuron")
+    ]
+    assert list(spikes)[5:] == [*mixer, "blocks.0.mlp.fc1.neuron", "blocks.0.mlp.fc2.neuron"]
+    assert spikes["stem.stages.0.neuron"].shape == (4, 3, 8, 8, 2) and model.training
+    assert all(set(np.unique(s)) <= {0, 1} for s in spikes.values())
+    rates = viz.firing_rates(model, x)
+    assert rates == {path: float(s.mean()) for path, s in spikes.items()}
+
+
+def test_the_attention_map_counts_coincidences(model, rng):
+    spikes = viz.spikes_of(model, rng.standard_normal((2, 8, 8, 1)).astype("float32"))
+    counts = viz.attention_map(spikes, "blocks.0.mixer", 4)
+    q, k = (spikes[f"blocks.0.mixer.{name}.neuron"] for name in "qk")
+    assert counts.shape == (4, 2, 4, 16, 16)
+    assert counts[1, 0, 2, 3, 5] == (q[1, 0, 3, 8:12] * k[1, 0, 5, 8:12]).sum()
+
+
+def test_a_figure_is_drawn_and_saved(tmp_path, monkeypatch, rng, capsys):
+    monkeypatch.chdir(tmp_path)
+    fig, axes = viz.figure(2, 2)
+    spikes = lif(2 * rng.standard_normal((5, 9)) + 1).data
+    viz.raster(axes[0, 0], spikes, "some")
+    viz.membrane(axes[0, 1], rng.random(5), spikes[:, 0], 1.0, "one")
+    viz.heat(axes[1, 0], rng.random((3, 4)), "heat", xlabel="x", ylabel="y")
+    viz.attention_over(axes[1, 1], rng.random((8, 8)), rng.random(16), 5, "attention")
+    assert (
+        axes[0, 0].get_title() == f"some  ({spikes.mean():.0%} fire)"
+        and axes[0, 0].get_xlabel() == "time step"
+    )
+    path = viz.save(fig, "test")
+    assert path.read_bytes()[:4] == b"\x89PNG" and "figure: figures" in capsys.readouterr().out
+
+
+def test_without_matplotlib_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'minispike\[lessons\]'"):
+        viz.figure()
