@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 
 class Batches:
-    """Pairs (images, labels) of `size` samples: batches(epoch) shuffles by (seed, epoch), iterating does not.
+    """Pairs (images, labels) of `size` samples, the last of an epoch perhaps smaller, never dropped.
 
-    The last batch of an epoch may be smaller; it is never dropped.
+    `batches(epoch)` shuffles, and applies augment(images, rng), by (seed, epoch); plain iteration does not.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, size: int, seed: int = 0):
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        size: int,
+        seed: int = 0,
+        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+    ):
         if len(images) != len(labels) or size < 1:
             raise ValueError(f"Batches got {len(images)} images, {len(labels)} labels and batches of {size}")
-        self.images, self.labels, self.size, self.seed = images, labels, size, seed
-        self.order = np.arange(len(labels))
+        self.images, self.labels, self.size, self.seed, self.augment = images, labels, size, seed, augment
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.size)
 
     def __call__(self, epoch: int) -> Batches:
-        """Return the batches of one epoch, in their shuffled order."""
-        shuffled = Batches(self.images, self.labels, self.size, self.seed)
-        shuffled.order = np.random.default_rng((self.seed, epoch)).permutation(len(self.labels))
-        return shuffled
+        """Return the batches of one epoch, shuffled and augmented."""
+        rng = np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(len(self.labels))
+        images = self.images[order]
+        if self.augment:
+            images = self.augment(images, rng)
+        return Batches(images, self.labels[order], self.size)
 
     def __iter__(self):
-        for start in range(0, len(self.order), self.size):
-            chosen = self.order[start : start + self.size]
-            yield self.images[chosen], self.labels[chosen]
+        for start in range(0, len(self.labels), self.size):
+            yield self.images[start : start + self.size], self.labels[start : start + self.size]

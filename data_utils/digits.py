@@ -6,8 +6,8 @@ from __future__ import annotations
 def load_digits(test_fraction: float = 0.2, seed: int = 0):
     """Return (train_images, train_labels), (test_images, test_labels): by default 1,437 and 360 samples.
 
-    The split is scikit-learn's stratified train_test_split with random_state = seed: the same every time.
-    images: float32 [n, 8, 8, 1], standardised with the training images' mean and deviation; labels: int64 [n].
+    The split is scikit-learn's stratified train_test_split with random_state = seed, the same every time.
+    images: float32 [n, 8, 8, 1], standardised with the training images' mean and std; labels: int64 [n].
     """
     try:
         from sklearn import datasets

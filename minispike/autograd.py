@@ -81,7 +81,7 @@ class Tensor:
         if gy.shape != self.shape or gy.dtype != self.dtype:
             raise ValueError(f"backward expected gy {_describe(self.data)}, got {_describe(gy)}")
         if self.creator is None:
-            self.grad = gy if self.grad is None else self.grad + gy
+            self.grad = gy.copy() if self.grad is None else self.grad + gy
         else:
             _backward(self.creator, gy)
 

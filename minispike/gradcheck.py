@@ -46,10 +46,12 @@ def check_grads(
         v = _random_like(rng, leaf.data)
         v /= float((v * v).sum()) ** 0.5
         centre, ends = leaf.data.copy(), []
-        for step in (eps, -eps):
-            leaf.data[...] = centre + step * v
-            ends.append(float((f(*tensors).data * gy).sum()))
-        leaf.data[...] = centre
+        try:
+            for step in (eps, -eps):
+                leaf.data[...] = centre + step * v
+                ends.append(float((f(*tensors).data * gy).sum()))
+        finally:
+            leaf.data[...] = centre
         _assert_close(
             f"input {i} {list(leaf.shape)}", (ends[0] - ends[1]) / (2 * eps), float((g * v).sum()), tol
         )

@@ -78,15 +78,16 @@ def raster(ax, spikes: Array, title: str = "") -> None:
     """Draw spikes [T, neurons] as ticks: time to the right, a row a neuron, the firing rate in the title."""
     T, n = spikes.shape
     t, neuron = spikes.nonzero()
-    ax.scatter(t, neuron, marker="|", s=min(300, 5000 / n), linewidths=1.6, color=INK)
-    ax.set(xlim=(-0.5, T - 0.5), ylim=(n - 0.5, -0.5), xlabel="time step", ylabel="neuron", xticks=range(T))
+    ax.vlines(t, neuron - 0.4, neuron + 0.4, color=INK, linewidth=1.6)
+    ax.set(xlim=(-0.5, T - 0.5), ylim=(n - 0.5, -0.5), xlabel="time step", ylabel="neuron")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_title(f"{title}  ({spikes.mean():.0%} fire)" if title else f"{spikes.mean():.0%} fire")
 
 
 def membrane(ax, h: Array, spikes: Array, v_threshold: float, title: str = "") -> None:
     """Draw one neuron's membrane potential h [T] before the reset, the threshold, and where it fired."""
     ax.plot(h, color=BLUE, marker="o", markersize=3)
-    ax.axhline(v_threshold, color=GREY, linestyle="--", linewidth=1)
+    ax.axhline(v_threshold, color=GREY, linestyle="--", linewidth=1, label="threshold")
     fired = spikes.nonzero()[0]
     ax.scatter(fired, h[fired], color=ORANGE, zorder=3, label="spike")
     ax.set(xlabel="time step", ylabel="membrane H", title=title)

@@ -59,6 +59,10 @@ def test_a_leafs_gradient_is_its_own_array():
     (a + b).backward(gy)
     a.grad += 5
     assert b.grad.tolist() == [1, 1, 1] and gy.tolist() == [1, 1, 1]
+    a.backward(gy)
+    a.grad += 1
+    assert gy.tolist() == [1, 1, 1]
+    a.grad = None
     a.sum().backward()  # this gradient is a broadcast view of one number
     a.grad += 1
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from data_utils.augment import shift
 from data_utils.batches import Batches
 from data_utils.digits import load_digits
 
@@ -52,3 +53,31 @@ def test_batches_refuse_what_does_not_fit():
         Batches(np.ones(3), np.ones(2), 1)
     with pytest.raises(ValueError, match="batches of 0"):
         numbered(size=0)
+
+
+def test_a_shift_moves_by_a_fraction_of_a_pixel():
+    image = np.zeros((200, 5, 5, 1))
+    image[:, 2, 2] = 1
+    moved = shift(image, np.random.default_rng(0))
+    np.testing.assert_allclose(moved.sum((1, 2, 3)), 1)  # what leaves one pixel enters the next
+    assert moved[:, 2, 2].min() >= 0.25 and moved[:, 2, 2].max() > 0.9  # (1 − ½)² at the least
+    rows = (moved.sum(2)[..., 0] * np.arange(5)).sum(1) - 2  # by how much the centre has moved
+    assert -0.5 <= rows.min() < -0.45 and 0.45 < rows.max() <= 0.5
+    np.testing.assert_allclose(
+        shift(np.full((3, 4, 4, 1), 7.0), np.random.default_rng(0)), 7
+    )  # borders repeat
+    assert np.array_equal(shift(image, np.random.default_rng(0), pixels=0), image)
+    with pytest.raises(ValueError, match="up to one pixel, got 2"):
+        shift(image, np.random.default_rng(0), 2)
+
+
+def test_batches_augment_an_epoch_and_nothing_else():
+    images, labels = np.ones((6, 4, 4, 1)), np.arange(6)
+
+    def noise(images, rng):
+        return images + rng.standard_normal(images.shape)
+
+    batches = Batches(images, labels, 4, augment=noise)
+    epochs = [np.concatenate([x for x, _ in batches(epoch)]) for epoch in (0, 1, 0)]
+    assert np.array_equal(epochs[0], epochs[2]) and not np.array_equal(epochs[0], epochs[1])
+    assert all((x == 1).all() for x, _ in batches)

@@ -77,6 +77,21 @@ def test_parameters_are_perturbed_in_place_and_put_back(rng):
     assert np.array_equal(p.data, before)
 
 
+def test_parameters_are_put_back_also_when_f_fails(rng):
+    p = Parameter(rng.standard_normal(5))
+    before, calls = p.data.copy(), []
+
+    def f():
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("in the middle")
+        return p * p
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        check_grads(f, p)
+    assert np.array_equal(p.data, before)
+
+
 def test_an_input_that_has_no_influence_has_gradient_zero(rng):
     check_grads(lambda x, unused: x * 2.0, rng.standard_normal(3), rng.standard_normal(3))
 

@@ -1,0 +1,68 @@
+"""How the lessons train on the digits, and how they quote recorded comparisons."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from data_utils.augment import shift
+from data_utils.batches import Batches
+from data_utils.digits import load_digits
+from minispike import Module, fit
+from minispike.optim import AdamW, cosine_with_warmup
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+
+
+def train_on_digits(
+    model: Module,
+    *,
+    seed: int = 0,
+    epochs: int = 20,
+    lr: float = 1e-2,
+    on_epoch: Callable[[dict], None] | None = None,
+    progress: bool = True,
+) -> list[dict]:
+    """Train on the 1,437 training digits, test on the other 360 each epoch; return the records.
+
+    AdamW, batches of 32, cosine from lr to 1e-5; weight decay 0.06 and label smoothing 0.1 (as Spikformer's
+    recipe for CIFAR); images shifted by up to half a pixel.
+    """
+    (images, labels), test = load_digits()
+    return fit(
+        model,
+        AdamW(model.parameters(), weight_decay=0.06),
+        Batches(images, labels, 32, seed, augment=shift),
+        epochs=epochs,
+        schedule=partial(cosine_with_warmup, epochs=epochs, lr=lr, min_lr=1e-5),
+        label_smoothing=0.1,
+        test=Batches(*test, 180),
+        on_epoch=on_epoch,
+        progress=progress,
+    )
+
+
+def recorded(experiment: str) -> dict[str, list[dict]]:
+    """Print an experiment's recorded table; return its runs by variant. {} where no record is at hand.
+
+    Records are made by `python -m benchmarks.ablations <experiment>` in a clone of the repository.
+    """
+    path = RESULTS / f"{experiment}.json"
+    if not path.exists():
+        print(f"no recorded {experiment} here; in a clone: python -m benchmarks.ablations {experiment}")
+        return {}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    runs: dict[str, list[dict]] = {}
+    for run in record["runs"]:
+        runs.setdefault(run["variant"], []).append(run)
+    print(f"recorded {record['date']} on {record['machine']}; to remake: {record['command']}")
+    for variant, each in runs.items():
+        accuracy = [run["test_accuracy"] for run in each]
+        spread = f"{min(accuracy):.1%} … {max(accuracy):.1%}"
+        seconds = sorted(run["seconds"] for run in each)[len(each) // 2]
+        print(
+            f"  {variant:<14} {sum(accuracy) / len(each):.1%} ({spread}, {len(each)} seeds), {seconds:.0f} s"
+        )
+    return runs
