@@ -37,8 +37,8 @@ class Tensor:
         self.data: Array = asarray(data)
         if self.data.dtype.name not in ("float32", "float64"):
             raise TypeError(
-                f"a Tensor holds float32 or float64, got {self.data.dtype} of shape {list(self.data.shape)}; "
-                "convert it first, for example x.astype('float32')"
+                f"{where()}a Tensor holds float32 or float64, got {self.data.dtype} of shape "
+                f"{list(self.data.shape)}; convert it first, for example x.astype('float32')"
             )
         self.grad: Array | None = None
         self.requires_grad = requires_grad
@@ -116,6 +116,7 @@ class Function:
         function = cls()
         inputs = tuple(float(x) if isinstance(x, (int, float)) else as_tensor(x) for x in inputs)
         tensors = [x for x in inputs if isinstance(x, Tensor)]
+        expect(bool(tensors), f"{cls.__name__} needs at least one Tensor or array")
         function.xp = _common_xp(cls.__name__, tensors)
         recording = _grad_enabled.get()
         function.needs = tuple(recording and isinstance(x, Tensor) and x.requires_grad for x in inputs)
@@ -262,9 +263,11 @@ def module_path() -> str:
 
 
 def where() -> str:
-    """Return "path (Class): " of the module at work, to begin an error message with."""
-    stack = _modules.get()
-    return f"{module_path()} ({type(stack[-1]).__name__}): ".lstrip() if stack else ""
+    """Return "path (Class): " of the module at work, or "" outside any: how an error message begins."""
+    if not _modules.get():
+        return ""
+    path, name = module_path(), type(_modules.get()[-1]).__name__
+    return f"{path} ({name}): " if path else f"{name}: "
 
 
 def expect(ok: bool, message: str) -> None:

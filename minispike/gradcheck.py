@@ -23,9 +23,8 @@ def check_grads(
 
     inputs: float64 arrays, which f receives as Tensors in this order, and Parameters, which f already knows:
     they are perturbed in place and put back. f's output, of any shape, is contracted with a fixed random
-    array. A direction for each input, so that a bias of eight values is not lost beside a weight of a
-    thousand. Raises AssertionError with both numbers where |numeric − exact| > tol · max(1, |numeric|,
-    |exact|).
+    array. Each input has its own direction: a bias of eight values is not lost beside a weight of thousands.
+    Raises AssertionError, with both numbers, where |numeric − exact| > tol · max(1, |numeric|, |exact|).
     """
     rng = make_rng(seed)
     tensors, parameters = _split(inputs)
@@ -39,10 +38,8 @@ def check_grads(
         leaf.grad = None
     y.backward(gy)
     leaves = tensors + parameters
-    exact = [
-        leaf.grad if leaf.grad is not None else get_xp(leaf.data).zeros_like(leaf.data) for leaf in leaves
-    ]
-    for i, (leaf, g) in enumerate(zip(leaves, exact, strict=True)):
+    grads = [get_xp(leaf.data).zeros_like(leaf.data) if leaf.grad is None else leaf.grad for leaf in leaves]
+    for i, (leaf, g) in enumerate(zip(leaves, grads, strict=True)):
         v = _random_like(rng, leaf.data)
         v /= float((v * v).sum()) ** 0.5
         centre, ends = leaf.data.copy(), []
@@ -52,9 +49,8 @@ def check_grads(
                 ends.append(float((f(*tensors).data * gy).sum()))
         finally:
             leaf.data[...] = centre
-        _assert_close(
-            f"input {i} {list(leaf.shape)}", (ends[0] - ends[1]) / (2 * eps), float((g * v).sum()), tol
-        )
+        numeric, exact = (ends[0] - ends[1]) / (2 * eps), float((g * v).sum())
+        _assert_close(f"input {i} {list(leaf.shape)}", numeric, exact, tol)
 
 
 def compare(

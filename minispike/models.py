@@ -56,11 +56,7 @@ class SpikingTransformer(Module):
     def check(self, x) -> Tensor:
         x = as_tensor(x)
         sizes = ", ".join(map(str, (*self.img_size, self.in_channels)))
-        ok = (
-            x.ndim in (4, 5)
-            and tuple(x.shape[-3:]) == (*self.img_size, self.in_channels)
-            and 0 not in x.shape
-        )
+        ok = x.ndim in (4, 5) and x.shape[-3:] == (*self.img_size, self.in_channels) and 0 not in x.shape
         expect(ok, f"expected images [B, {sizes}] or frames [T, B, {sizes}], got {list(x.shape)}")
         dtype = self.head.weight.dtype
         if x.dtype != dtype:

@@ -165,7 +165,8 @@ class Conv2d(Map):
     ):
         bound = 1 / sqrt(k * k * n_in)
         self.weight = Parameter(backend.make_rng(rng).uniform(-bound, bound, (k, k, n_in, n_out)))
-        self.stride, self.padding, self.out_channels = stride, k // 2 if padding is None else padding, n_out
+        self.stride, self.padding = stride, k // 2 if padding is None else padding
+        self.out_channels = n_out
 
     def contract(self, x, weight, bias):
         return conv2d(x, weight, bias, stride=self.stride, padding=self.padding)
@@ -179,11 +180,8 @@ class DepthwiseConv2d(Map):
 
     def __init__(self, channels: int, k: int = 3, stride: int = 1, padding: int | None = None, *, rng):
         self.weight = Parameter(backend.make_rng(rng).uniform(-1 / k, 1 / k, (k, k, channels)))
-        self.stride, self.padding, self.out_channels = (
-            stride,
-            k // 2 if padding is None else padding,
-            channels,
-        )
+        self.stride, self.padding = stride, k // 2 if padding is None else padding
+        self.out_channels = channels
 
     def contract(self, x, weight, bias):
         return depthwise_conv2d(x, weight, bias, stride=self.stride, padding=self.padding)
@@ -201,17 +199,9 @@ class BatchNorm(Module):
         self.momentum, self.eps = momentum, eps
 
     def forward(self, x, repeats: int = 1):
-        return batch_norm(
-            x,
-            self.weight,
-            self.bias,
-            self.running_mean,
-            self.running_var,
-            training=self.training,
-            momentum=self.momentum,
-            eps=self.eps,
-            repeats=repeats,
-        )
+        running = self.running_mean, self.running_var
+        settings = {"training": self.training, "momentum": self.momentum, "eps": self.eps, "repeats": repeats}
+        return batch_norm(x, self.weight, self.bias, *running, **settings)
 
     def fold(self):
         """Return (scale, shift), the affine map that batch norm is in eval mode."""
@@ -235,9 +225,8 @@ class LIF(Module):
         self.detach_reset, self.surrogate, self.smooth = detach_reset, surrogate or Sigmoid(), smooth
 
     def forward(self, x):
-        return lif(
-            x, self.tau, self.v_threshold, self.v_reset, self.detach_reset, self.surrogate, self.smooth
-        )
+        constants = self.tau, self.v_threshold, self.v_reset
+        return lif(x, *constants, self.detach_reset, self.surrogate, self.smooth)
 
 
 # ---------------------------------------------------------------- the brick
@@ -246,13 +235,11 @@ class LIF(Module):
 class Spiking(Module):
     """LIF(BN(map x)): every sub-layer of all four papers.
 
-    x: [T, …] spikes or integers (the stem's first brick: the image) -> spikes [T, …, map.out_channels]. T:
-    only for the first brick of a static image, which is [1, …]: the map and BN are computed once and their
-    result is repeated T times into the neuron. BN counts each value T times, so its running variance is that
-    of the T images.
+    x: [T, …] spikes or integers (the stem's first brick: the image) -> spikes [T, …, map.out_channels].
+    T: only for the first brick of a static image, which is [1, …]. The map and BN are computed once, and
+    their result is repeated T times into the neuron; BN counts each value T times in its running variance.
 
-    In eval mode without gradients, BN's scale and shift go into the map's weights, computed anew at every
-    call.
+    In eval mode without gradients BN's scale and shift go into the map's weights, anew at every call.
     """
 
     def __init__(self, map: Map, neuron: LIF | None = None):

@@ -52,7 +52,7 @@ class AdamW(SGD):
     def step(self) -> None:
         """Move every parameter that has a gradient."""
         self.t += 1
-        (beta1, beta2), xp_of = self.betas, get_xp
+        beta1, beta2 = self.betas
         for p, m, v in zip(self.parameters, self.m, self.v, strict=True):
             if p.grad is None:
                 continue
@@ -60,7 +60,7 @@ class AdamW(SGD):
                 p.data *= 1 - self.lr * self.weight_decay
             m += (1 - beta1) * (p.grad - m)
             v += (1 - beta2) * (p.grad * p.grad - v)
-            root = xp_of(v).sqrt(v / (1 - beta2**self.t))
+            root = get_xp(v).sqrt(v / (1 - beta2**self.t))
             p.data -= self.lr / (1 - beta1**self.t) * m / (root + self.eps)
 
 

@@ -29,10 +29,9 @@ def fit(
 ) -> list[dict]:
     """Train a classifier and return one record an epoch: epoch, lr, loss, accuracy, seconds (and test_…).
 
-    batches(epoch) gives that epoch's (images, labels) pairs; len() of it, if it has one, sizes the progress
-    bar. schedule(epoch) gives the learning rate, asked at every step with the fraction of the epoch that has
-    passed where
-    the number of steps is known.
+    batches: batches(epoch) gives that epoch's (images, labels) pairs; its len(), if any, sizes the bar.
+    schedule: schedule(epoch) gives the learning rate at every step; where the number of steps is known, the
+    epoch comes with its fraction.
     test: batches to evaluate on after each epoch.    on_epoch: sees each record.
     Raises FloatingPointError, naming step and layer, as soon as the loss or a gradient is NaN or Inf.
     """
@@ -106,18 +105,12 @@ def _check_finite(model: Module, images, loss: float, moment: str) -> None:
 
     def look(function, inputs, output, path):
         if not first and not bool(get_xp(output.data).isfinite(output.data).all()):
-            first.append(f"{type(function).__name__} in {path or 'the model'}")
+            first.append(f"the output of {type(function).__name__} in {path or 'the model'}")
 
     with no_grad(), trace(look):
         model(images)
-    bad = [
-        path
-        for path, p in model.named_parameters()
-        if p.grad is not None and not isfinite(float(p.grad.sum()))
-    ]
-    found = (
-        f"first in the output of {first[0]}"
-        if first
-        else f"first in the gradient of {bad[-1] if bad else 'the loss'}"
-    )
-    raise FloatingPointError(f"training stopped at {moment}: loss {loss}; NaN or Inf {found}")
+    if not first:  # backward runs from the last layer to the first
+        parameters = reversed(list(model.named_parameters()))
+        bad = (path for path, p in parameters if p.grad is not None and not isfinite(float(p.grad.sum())))
+        first.append(f"the gradient of {next(bad, 'the loss')}")
+    raise FloatingPointError(f"training stopped at {moment}: loss {loss}; NaN or Inf first in {first[0]}")

@@ -78,7 +78,7 @@ def raster(ax, spikes: Array, title: str = "") -> None:
     """Draw spikes [T, neurons] as ticks: time to the right, a row a neuron, the firing rate in the title."""
     T, n = spikes.shape
     t, neuron = spikes.nonzero()
-    ax.vlines(t, neuron - 0.4, neuron + 0.4, color=INK, linewidth=1.6)
+    ax.vlines(t, neuron - 0.4, neuron + 0.4, color=INK, linewidth=min(8, max(1.6, 48 / T)))
     ax.set(xlim=(-0.5, T - 0.5), ylim=(n - 0.5, -0.5), xlabel="time step", ylabel="neuron")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_title(f"{title}  ({spikes.mean():.0%} fire)" if title else f"{spikes.mean():.0%} fire")

@@ -143,6 +143,11 @@ def test_dtypes_do_not_mix_silently():
     assert (Tensor(np.ones(2, "float32")) * 0.1 + np.float64(1)).dtype == "float32"  # numbers adapt
 
 
+def test_an_op_needs_an_array():
+    with pytest.raises(ValueError, match="Add needs at least one Tensor or array"):
+        ops.add(1.0, 2.0)
+
+
 def test_an_array_on_the_left_of_a_tensor():
     y = np.ones(3) + Tensor(np.ones(3))
     assert isinstance(y, Tensor) and y.data.tolist() == [2, 2, 2]

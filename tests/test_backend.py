@@ -73,6 +73,15 @@ def test_every_op_gives_the_same_on_a_device(rng, device, name):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", OPS)
+def test_every_op_keeps_float32(rng, name):
+    f, *shapes = OPS[name]
+    leaves = [Tensor(rng.uniform(0.5, 1.5, s).astype("float32"), requires_grad=True) for s in shapes]
+    y = f(*leaves)
+    y.backward(np.ones(y.shape, "float32"))
+    assert y.dtype == "float32" and all(leaf.grad.dtype == "float32" for leaf in leaves)
+
+
 def test_batch_norm_gives_the_same_on_a_device(rng, device):
     inputs = rng.standard_normal((6, 3)), rng.uniform(0.5, 1.5, 3), rng.standard_normal(3)
     for training in (True, False):

@@ -81,3 +81,33 @@ def test_what_a_learner_reads_stays_small():
     files = [p for p in SOURCE.rglob("*.py")]
     lines = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in files}
     assert sum(lines.values()) < 4500 and max(lines.values()) <= 300
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_has_exactly_two_set_up_commands():
+    commands = [line.strip() for line in README.splitlines() if line.strip().startswith("pip install")]
+    assert commands == [
+        'pip install -e ".[lessons]" && python -m lessons.03_ssa',
+        'pip install -e ".[test]" && pytest',
+    ]
+
+
+def test_the_readmes_examples_run_and_print_what_they_say(capsys):
+    first, second = re.findall(r"```python\n(.*?)```", README, re.S)
+    printed = re.search(r"```text\n(.*?)```", README, re.S).group(1)
+    exec(compile(first, "README.md", "exec"), {})
+    assert capsys.readouterr().out == printed
+    space: dict = {}
+    exec(compile(second.replace("epochs=2", "epochs=1"), "README.md", "exec"), space)
+    assert len(space["history"]) == 1 and "test_accuracy" in space["history"][0]
+
+
+def test_the_readme_names_files_that_exist():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    for link in links:
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+    assert len(links) > 10
+    for lesson in re.findall(r"python -m lessons\.(\w+)", README):
+        assert (ROOT / "lessons" / f"{lesson}.py").exists(), lesson

@@ -52,5 +52,5 @@ class SPS(Module):
         if not self.pools[i]:
             return x
         h, w = x.shape[2:4]
-        expect(h % 2 == 0 and w % 2 == 0, f"the pool after stage {i} halves the grid, which is {h}×{w}: odd")
+        expect(h % 2 == 0 and w % 2 == 0, f"the pool after stages.{i} halves the grid, which is {h}×{w}: odd")
         return max_pool2d(x, 3, stride=2, padding=1)

@@ -39,9 +39,8 @@ def taps(h: int, w: int, kh: int, kw: int, stride: int, padding: int) -> list[tu
         last = min(out_size(size, k, stride, padding) - 1, (size - 1 + padding - i) // stride)
         start = first * stride + i - padding
         count = max(0, last - first + 1)
-        return slice(first, first + count), slice(
-            start, start + (count - 1) * stride + 1 if count else start, stride
-        )
+        stop = start + (count - 1) * stride + 1 if count else start
+        return slice(first, first + count), slice(start, stop, stride)
 
     rows = [along(h, kh, i) for i in range(kh)]
     columns = [along(w, kw, j) for j in range(kw)]
@@ -74,14 +73,10 @@ def check_window(
 ) -> None:
     """Raise unless x is [..., H, W, C] with the right channels and at least one window fits."""
     shape = list(x.shape)
-    wanted = f"[..., H, W, {'C' if channels is None else channels}]"
-    expect(
-        len(shape) >= 3 and (channels is None or shape[-1] == channels),
-        f"{name} expects x {wanted}, got {shape}",
-    )
-    expect(
-        stride >= 1 and padding >= 0, f"{name} needs stride >= 1 and padding >= 0, got {stride} and {padding}"
-    )
+    ok = len(shape) >= 3 and (channels is None or shape[-1] == channels)
+    expect(ok, f"{name} expects x [..., H, W, {channels or 'C'}], got {shape}")
+    ok = stride >= 1 and padding >= 0
+    expect(ok, f"{name} needs stride >= 1 and padding >= 0, got {stride} and {padding}")
     fits = all(size + 2 * padding >= k for size, k in zip(shape[-3:-1], kernel, strict=True))
     expect(fits, f"{name} cannot place a {kernel[0]}×{kernel[1]} window with padding {padding} on x {shape}")
 
@@ -93,9 +88,7 @@ class Conv2d(Function):
     """y = unfold(x) @ w + b        gx = fold(gy @ wᵀ)        gw = unfold(x)ᵀ @ gy        gb = Σ gy"""
 
     def forward(self, x, w, b=None, *, stride, padding):
-        self.x = (
-            x if self.needs[1] else None
-        )  # cols is k·k times larger: unfolding again is cheaper than keeping it
+        self.x = x if self.needs[1] else None  # not cols, k·k times larger: unfolding again is cheaper
         self.w, self.stride, self.padding, self.shape = w, stride, padding, x.shape
         self.has_bias = b is not None
         kh, kw, c, n_out = w.shape
@@ -119,10 +112,8 @@ class Conv2d(Function):
     def backward(self, gy):
         kh, kw, c, n_out = self.w.shape
         size, g = gy.shape[-3:-1], gy.reshape(-1, *gy.shape[-3:])
-        windows, matrix = (
-            taps(*self.shape[-3:-1], kh, kw, self.stride, self.padding),
-            self.w.reshape(-1, n_out),
-        )
+        windows = taps(*self.shape[-3:-1], kh, kw, self.stride, self.padding)
+        matrix = self.w.reshape(-1, n_out)
         x = self.x.reshape(-1, *self.shape[-3:]) if self.needs[1] else None
         gx = self.xp.zeros((len(g), *self.shape[-3:]), gy.dtype) if self.needs[0] else None
 

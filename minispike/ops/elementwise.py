@@ -19,7 +19,9 @@ class Add(Function):
         return x + w
 
     def backward(self, gy):
-        return tuple(unbroadcast(gy, shape) for shape in self.shapes)
+        gx = unbroadcast(gy, self.shapes[0]) if self.needs[0] else None
+        gw = unbroadcast(gy, self.shapes[1]) if self.needs[1] else None
+        return gx, gw
 
 
 class Sub(Function):
@@ -30,8 +32,9 @@ class Sub(Function):
         return x - w
 
     def backward(self, gy):
-        gx = unbroadcast(gy, self.shapes[0])
-        return gx, -unbroadcast(gy, self.shapes[1])
+        gx = unbroadcast(gy, self.shapes[0]) if self.needs[0] else None
+        gw = -unbroadcast(gy, self.shapes[1]) if self.needs[1] else None
+        return gx, gw
 
 
 class Mul(Function):

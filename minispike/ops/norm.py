@@ -2,7 +2,7 @@
 
     x̂ = (x − μ) · r        r = 1/√(σ² + ε)        y = γ x̂ + β        μ, σ²: per channel, over all n rows
 
-μ and σ² depend on every row, so a row's gradient also flows through them. With ĝ = γ gy, ∂μ/∂x = 1/n and
+μ and σ² depend on every row, so a row's gradient also flows through them. With ∂μ/∂x_i = 1/n and
 ∂σ²/∂x_i = 2 (x_i − μ)/n, the three paths collect to
 
     gβ = Σ gy        gγ = Σ gy x̂        gx = γ r (gy − gβ/n − x̂ gγ/n)

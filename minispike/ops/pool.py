@@ -39,7 +39,7 @@ class MaxPool2d(Function):
     """
 
     def forward(self, x, *, k, stride, padding):
-        self.shape = x.shape
+        self.k, self.shape = k, x.shape
         self.windows = taps(*x.shape[-3:-1], k, k, stride, padding)
         size = [out_size(s, k, stride, padding) for s in x.shape[-3:-1]]
         images = x.reshape(-1, *x.shape[-3:])
@@ -51,15 +51,11 @@ class MaxPool2d(Function):
                 for i, j, out, tap in self.windows:
                     best, candidate = y[at][out], images[at][tap]
                     if self.needs[0]:
-                        winner = self.winner[at][out]
-                        later = (candidate > best) * self.xp.asarray(
-                            i * k + j, "uint8"
-                        )  # tap numbers only grow
-                        self.xp.maximum(winner, later, out=winner)
+                        winner, number = self.winner[at][out], self.xp.asarray(i * k + j, "uint8")
+                        self.xp.maximum(winner, (candidate > best) * number, out=winner)  # numbers only grow
                     self.xp.maximum(best, candidate, out=best)
 
         parallel(work, len(images), 2 * prod(x.shape[-3:]) * x.dtype.itemsize, x)
-        self.k = k
         return y.reshape(*x.shape[:-3], *y.shape[1:])
 
     def backward(self, gy):
@@ -88,8 +84,6 @@ def max_pool2d(x, k: int, *, stride: int | None = None, padding: int = 0) -> Ten
 def _pool(function, name, x, k, stride, padding):
     stride = k if stride is None else stride
     check_window(name, x, None, (k, k), stride, padding)
-    expect(
-        k <= 15 and 2 * padding <= k,
-        f"{name} needs k <= 15 and padding <= k / 2, got k={k}, padding={padding}",
-    )
+    ok = k <= 15 and 2 * padding <= k
+    expect(ok, f"{name} needs k <= 15 and padding <= k / 2, got k={k}, padding={padding}")
     return function.apply(x, k=k, stride=stride, padding=padding)
