@@ -76,7 +76,7 @@ def run(experiment: str, seeds: list[int], resume: bool) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment", choices=list(EXPERIMENTS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
     parser.add_argument("--resume", action="store_true", help="keep the runs that are recorded already")
     args = parser.parse_args()
     run(args.experiment, args.seeds, args.resume)

@@ -42,6 +42,7 @@ class SpikingTransformer(Module):
         expect(T >= 1, f"a model needs T >= 1 time steps, got {T}")
         self.stem, self.blocks, self.head = stem, blocks, head
         self.T, self.img_size, self.in_channels = T, img_size, in_channels
+        self.config: dict | None = None  # how create_model made it, for a checkpoint to tell
 
     def forward(self, x) -> Tensor:
         x = self.check(x)
@@ -113,6 +114,7 @@ _IMAGENET = dict(img_size=224, in_channels=3, num_classes=1000, pools=(True,) * 
 _DVS = dict(img_size=128, in_channels=2, pools=(True,) * 4, qkv_bias=False, scale=0.25, T=16)
 _DIGITS = dict(img_size=8, in_channels=1, num_classes=10, pools=(False, False, True, False))
 
+FAMILIES = {"spikformer": spikformer}
 MODELS = {
     # one block on 8×8 digits (4×4 tokens): the lessons' model, 96,258 parameters
     "spikformer_1_64_digits": (
@@ -162,4 +164,15 @@ def create_model(name: str, *, rng=0, dtype: str = "float32", **overrides) -> Sp
     if unknown:
         known = ", ".join(key for key in known if key not in ("rng", "neuron"))
         raise TypeError(f"create_model({name!r}) has no {', '.join(unknown)}; it takes {known}")
-    return family(rng=rng, **config | overrides).to(dtype=dtype)
+    return build_model({"family": family.__name__, "dtype": dtype, **config, **overrides}, rng=rng)
+
+
+def build_model(config: dict, *, rng=0) -> SpikingTransformer:
+    """Build a model from a configuration as `model.config` holds it: its family, dtype and every keyword."""
+    config = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    keywords = {key: value for key, value in config.items() if key not in ("family", "dtype")}
+    if config.get("family") not in FAMILIES:
+        raise ValueError(f"unknown family {config.get('family')!r}; known: {', '.join(FAMILIES)}")
+    model = FAMILIES[config["family"]](rng=rng, **keywords).to(dtype=config["dtype"])
+    model.config = config
+    return model

@@ -11,7 +11,13 @@ import minispike
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "minispike"
 ORDER = ["backend", "autograd", "ops", "surrogate", "neuron", "nn", "blocks", "models", "optim", "train"]
-BESIDE = {"gradcheck": "nn", "viz": "nn", "__init__": "train"}  # up to which file each may look
+ORDER += ["torchfile", "checkpoint", "interop"]
+BESIDE = {
+    "gradcheck": "nn",
+    "viz": "nn",
+    "__init__": "interop",
+    "__main__": "interop",
+}  # how far each may look
 
 
 def imports_of(path: Path) -> set[str]:

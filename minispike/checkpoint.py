@@ -1,0 +1,80 @@
+"""A model in one file: safetensors, with the model's configuration in its metadata.
+
+    save(model, "digits.safetensors")        model = load("digits.safetensors")
+
+safetensors holds a JSON header and raw arrays, nothing that can be executed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from .backend import HOST, Array, to_host
+from .models import SpikingTransformer, build_model
+from .surrogate import Surrogate
+from .torchfile import FileFormatError
+
+SURROGATES = {cls.__name__: cls for cls in Surrogate.__subclasses__()}
+
+
+def save(model: SpikingTransformer, path: str | Path) -> None:
+    """Write a model's weights, buffers and configuration, from any device; replace an existing file at once.
+
+    Raises ValueError for a model that create_model did not make: its configuration is not known.
+    """
+    if getattr(model, "config", None) is None:
+        raise ValueError("save needs a model made by create_model, whose configuration is known")
+    path, np = Path(path), HOST.xp
+    arrays = {name: np.ascontiguousarray(to_host(array)) for name, array in model.state_dict().items()}
+    config = json.dumps(model.config, default=_encode)
+    unfinished = path.with_name(path.name + ".part")
+    save_file(arrays, unfinished, metadata={"format": "minispike", "config": config})
+    os.replace(unfinished, path)
+
+
+def load(path: str | Path) -> SpikingTransformer:
+    """Return the model that a file written by `save` describes, with its weights, in training mode.
+
+    Raises FileFormatError for a file that is damaged or was not written by `save`.
+    """
+    arrays, metadata = read_safetensors(path)
+    if metadata.get("format") != "minispike" or "config" not in metadata:
+        raise FileFormatError(
+            f"{path}: holds arrays but no minispike configuration; "
+            "for an authors' file build the model with create_model and use interop.load_official"
+        )
+    try:
+        model = build_model(json.loads(metadata["config"], object_hook=_decode))
+        model.load_state_dict(arrays)
+    except (ValueError, TypeError, KeyError) as error:
+        raise FileFormatError(f"{path}: {error}") from error
+    return model
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """Return a safetensors file's arrays and metadata. Raises FileFormatError for a damaged one."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except Exception as error:  # the library's own error, and NumPy's for a dtype that it lacks
+        raise FileFormatError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def _encode(value) -> dict:
+    if isinstance(value, Surrogate):
+        return {"surrogate": type(value).__name__, **asdict(value)}
+    raise ValueError(f"a {type(value).__name__} in a model's configuration cannot be written to a file")
+
+
+def _decode(value: dict):
+    if "surrogate" in value and isinstance(value["surrogate"], str):
+        return SURROGATES[value["surrogate"]](value["alpha"])
+    return value
