@@ -201,10 +201,19 @@ def test_adamw_and_the_schedule(rng):
 # ---------------------------------------------------------------- the whole Spikformer
 
 VARIANTS = {  # the three published forms at a small width: bias, scale, pools, kernels, static or frames
-    "cifar": dict(name="spikformer_4_384_cifar10", side=16, kind="linear", static=True),
-    "imagenet": dict(name="spikformer_8_384_imagenet", side=32, kind="conv", static=True),
-    "dvs": dict(name="spikformer_2_256_cifar10dvs", side=32, kind="conv", static=False),
-}
+    "cifar": dict(
+        name="spikformer_4_384_cifar10", side=16, static=True, channels=3, kind="linear", qkv_bias=True,
+        scale=0.125, pools=(False, False, True, True),
+    ),
+    "imagenet": dict(
+        name="spikformer_8_384_imagenet", side=32, static=True, channels=3, kind="conv", qkv_bias=False,
+        scale=0.125, pools=(True, True, True, True),
+    ),
+    "dvs": dict(
+        name="spikformer_2_256_cifar10dvs", side=32, static=False, channels=2, kind="conv", qkv_bias=False,
+        scale=0.25, pools=(True, True, True, True),
+    ),
+}  # fmt: skip
 
 
 def pair(variant, dtype, make_neuron, **overrides):
@@ -212,11 +221,9 @@ def pair(variant, dtype, make_neuron, **overrides):
     v = VARIANTS[variant]
     overrides = dict(embed_dim=32, num_heads=4, depth=2, img_size=v["side"], num_classes=5, T=4) | overrides
     model = lively(create_model(v["name"], dtype=dtype, **overrides), np.random.default_rng(3), gain=2.0)
-    stem, mixer = model.stem, model.blocks[0].mixer
-    reference = transcription.Spikformer(
-        channels=model.in_channels, dim=32, pools=stem.pools, depth=2, heads=4, ratio=4, scale=mixer.scale,
-        kind=v["kind"], qkv_bias=mixer.q.map.bias is not None, classes=5, T=4, neuron=make_neuron,
-    ).to(getattr(torch, dtype))  # fmt: skip
+    published = {key: v[key] for key in ("channels", "pools", "scale", "kind", "qkv_bias")}
+    small = dict(dim=32, depth=2, heads=4, ratio=4, classes=5, T=4)
+    reference = transcription.Spikformer(**published, **small, neuron=make_neuron).to(getattr(torch, dtype))
     hand_over(model, reference)
     return model, reference
 
@@ -341,6 +348,9 @@ def test_spikes_layer_by_layer_in_float32(rng, variant, monkeypatch):
         monkeypatch.setattr(cls, "brick", recording(cls.brick))
     model, reference = pair(variant, "float32", transcription.jelly_lif)
     x, xt, _ = batch(rng, model, VARIANTS[variant]["static"], n=16, dtype="float32")
+    attention = []
+    for block in reference.block:
+        block.attn.attn_lif.register_forward_hook(lambda _, given, y: attention.append((given[0], y)))
     reference(xt)
     places = {id(module): path for path, module in reference.named_modules()}
     ours_by_place = {}
@@ -363,6 +373,14 @@ def test_spikes_layer_by_layer_in_float32(rng, variant, monkeypatch):
         first = differs & (np.cumsum(differs, 0) == 1)  # a neuron's first difference; the reset carries it on
         assert (abs(h - 1)[first] <= 1e-5 * np.maximum(1, abs(h))[first]).all(), (places[id(module)], name)
         flipped, compared = flipped + int(differs.sum()), compared + spikes.size
+    for (
+        given,
+        expected,
+    ) in attention:  # its input is integers times a power of two: exact, so no spike may differ
+        spikes = lif(given.detach().numpy(), v_threshold=0.5).data
+        np.testing.assert_array_equal(spikes, expected.detach().numpy())
+        compared += spikes.size
+    assert len(attention) == 2
     print(f"{variant}: {flipped} of {compared:,} spikes differ, each where the membrane is at the threshold")
     assert flipped < 1e-4 * compared
 

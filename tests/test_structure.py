@@ -103,6 +103,7 @@ def test_the_readme_has_exactly_two_set_up_commands():
 def test_the_readmes_examples_run_and_print_what_they_say(capsys):
     first, second = re.findall(r"```python\n(.*?)```", README, re.S)
     printed = re.search(r"```text\n(.*?)```", README, re.S).group(1)
+    assert README[: README.index(printed)].count("\n") < 30
     exec(compile(first, "README.md", "exec"), {})
     assert capsys.readouterr().out == printed
     space: dict = {}
