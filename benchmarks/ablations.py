@@ -22,6 +22,11 @@ RESULTS = Path(__file__).parent / "results"
 
 EXPERIMENTS = {  # name: {variant: (model, overrides)}
     "spikformer_T": {f"T = {T}": ("spikformer_1_64_digits", dict(T=T)) for T in (1, 2, 4)},
+    "mixers": {"ssa": ("spikformer_1_64_digits", {})}
+    | {
+        mixer: ("attention_free_fft1d_1_64_digits", dict(mixer=mixer))
+        for mixer in ("fft1d", "fft2d", "haar", "wavelets", "identity", "random")
+    },
 }
 
 

@@ -100,7 +100,7 @@ class Function:
         forward(self, *arrays, **constants) -> y     keeps what backward needs as attributes of self
         backward(self, gy) -> gx or (gx, …)          one gradient per input, in that input's shape
 
-    `self.xp` is the inputs' array module. `self.needs[i]` says whether input i wants a gradient: backward may
+    `self.xp` is the inputs' array module, `self.constants` the keywords given. `self.needs[i]` says whether input i wants a gradient: backward may
     return None where it does not, and forward need not keep what only that gradient would use. An input may
     also be a Python number, a constant.
     """
@@ -120,6 +120,7 @@ class Function:
         function.xp = _common_xp(cls.__name__, tensors)
         recording = _grad_enabled.get()
         function.needs = tuple(recording and isinstance(x, Tensor) and x.requires_grad for x in inputs)
+        function.constants = constants
         arrays = (x.data if isinstance(x, Tensor) else x for x in inputs)
         y = Tensor(function.forward(*arrays, **constants))
         if any(function.needs):

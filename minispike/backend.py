@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import scipy.fft
 from threadpoolctl import ThreadpoolController
 
 Array = Any  # numpy.ndarray or cupy.ndarray
@@ -29,16 +30,17 @@ Array = Any  # numpy.ndarray or cupy.ndarray
 
 @dataclass(frozen=True)
 class Device:
-    """One kind of array: its type, the module that computes on it, and the way in and out."""
+    """One kind of array: its type, the module that computes on it, the way in and out, and its fft module."""
 
     name: str
     array_type: type | tuple[type, ...]
     xp: Any
     from_host: Callable[[np.ndarray], Array]
     to_host: Callable[[Array], np.ndarray]
+    fft: Any = None
 
 
-HOST = Device("cpu", (np.ndarray, np.generic), np, np.asarray, np.asarray)
+HOST = Device("cpu", (np.ndarray, np.generic), np, np.asarray, np.asarray, scipy.fft)
 DEVICES = {"cpu": HOST}
 
 
@@ -80,11 +82,14 @@ def to_device(x: Array, device: str) -> Array:
 def _cuda() -> Device:
     try:
         import cupy
+        import cupyx.scipy.fft
     except ImportError as error:
         raise ImportError(
             "device 'cuda' needs CuPy: pip install 'minispike[cuda12]' (or [cuda13])"
         ) from error
-    return DEVICES.setdefault("cuda", Device("cuda", cupy.ndarray, cupy, cupy.asarray, cupy.asnumpy))
+    return DEVICES.setdefault(
+        "cuda", Device("cuda", cupy.ndarray, cupy, cupy.asarray, cupy.asnumpy, cupyx.scipy.fft)
+    )
 
 
 def asarray(x: Any) -> Array:
@@ -105,6 +110,12 @@ def zeros(*shape: int) -> np.ndarray:
 def ones(*shape: int) -> np.ndarray:
     """Return float64 ones on the host."""
     return np.ones(shape)
+
+
+def orthogonal(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a random orthogonal n×n matrix, uniformly distributed, in float64 on the host."""
+    q, r = np.linalg.qr(rng.standard_normal((n, n)))
+    return q * np.sign(np.diag(r))
 
 
 def make_rng(seed: int | np.random.Generator) -> np.random.Generator:

@@ -8,17 +8,21 @@ create_model("spikformer_4_384_cifar10", T=1, depth=2)    any part of the config
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
 from inspect import signature
 
 from .autograd import Tensor, as_tensor, expect, where
 from .backend import get_xp, make_rng
+from .blocks.control import Identity, RandomMix
 from .blocks.encoder import Block
+from .blocks.fourier import FourierMix
 from .blocks.mlp import MLP
 from .blocks.sps import SPS
 from .blocks.ssa import SSA
-from .nn import LIF, Linear, Module
+from .blocks.wavelet import Mixture, WaveletMix
+from .nn import LIF, Linear, Module, Spiking
 
 
 class SpikingTransformer(Module):
@@ -68,10 +72,11 @@ class SpikingTransformer(Module):
         return x
 
 
-# ---------------------------------------------------------------- Spikformer
+# ---------------------------------------------------------------- families
 
 
-def spikformer(
+def transformer(
+    make_mixer: Callable[..., Module],
     *,
     img_size: int | tuple[int, int],
     in_channels: int,
@@ -79,42 +84,88 @@ def spikformer(
     pools: tuple[bool, ...],
     embed_dim: int,
     depth: int,
-    num_heads: int,
     mlp_ratio: float = 4,
-    scale: float = 0.125,
-    qkv_bias: bool = True,
     T: int = 4,
     rng=0,
     **neuron,
 ) -> SpikingTransformer:
-    """Build a Spikformer (arXiv 2209.15425): SPS, then `depth` blocks of SSA and MLP.
+    """Build the machine around a mixer: SPS, `depth` blocks of mixer and MLP, head. Every family takes these.
 
-    pools: after which of the stem's four stages the grid is halved.    scale: SSA's s.
+    make_mixer(grid, neuron, rng) makes a block's mixer for a token grid (H, W).
+    pools: after which of the stem's four stages the grid is halved.
     neuron: LIF's keywords, for every neuron of the model: tau, v_threshold, v_reset, detach_reset, surrogate,
     smooth (the attention neuron keeps its threshold of 0.5).
     """
     rng, make_neuron = make_rng(rng), partial(LIF, **neuron)
+    size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    grid = tuple(side // 2 ** sum(pools) for side in size)
+    hidden = int(embed_dim * mlp_ratio)
     stem = SPS(in_channels, embed_dim, pools, neuron=make_neuron, rng=rng)
     blocks = [
-        Block(
-            SSA(embed_dim, num_heads, scale, qkv_bias, neuron=make_neuron, rng=rng),
-            MLP(embed_dim, int(embed_dim * mlp_ratio), neuron=make_neuron, rng=rng),
-        )
+        Block(make_mixer(grid, make_neuron, rng), MLP(embed_dim, hidden, neuron=make_neuron, rng=rng))
         for _ in range(depth)
     ]
     head = Linear(embed_dim, num_classes, rng=rng)
-    size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
     return SpikingTransformer(stem, blocks, head, T=T, img_size=size, in_channels=in_channels)
+
+
+def spikformer(
+    *, embed_dim: int, num_heads: int, scale: float = 0.125, qkv_bias: bool = True, **frame
+) -> SpikingTransformer:
+    """Build a Spikformer (arXiv 2209.15425): the mixer is SSA.
+
+    scale: SSA's s.    qkv_bias: whether q, k and v have biases.    frame: `transformer`'s keywords.
+    """
+
+    def mixer(grid, neuron, rng):
+        return SSA(embed_dim, num_heads, scale, qkv_bias, neuron=neuron, rng=rng)
+
+    return transformer(mixer, embed_dim=embed_dim, **frame)
+
+
+def attention_free_spikformer(
+    *,
+    embed_dim: int,
+    mixer: str,
+    bases: tuple[str, ...] = ("haar", "db2", "bior1.3"),
+    levels: int = 1,
+    **frame,
+) -> SpikingTransformer:
+    """Build an attention-free Spikformer (arXiv 2308.02557): the mixer is a fixed transform, then BN and LIF.
+
+    mixer: "fft1d", "fft2d", a wavelet family of PyWavelets ("haar", "db2", …), "wavelets" (a learned mixture
+    of `bases`, which are named alike), or a control: "identity", "random".
+    levels: how deep every wavelet goes.    frame: `transformer`'s keywords.
+    """
+
+    def transform(name, grid, rng):
+        if name in ("fft1d", "fft2d"):
+            return FourierMix(embed_dim, "tokens" if name == "fft1d" else "tokens and channels")
+        if name == "identity":
+            return Identity(embed_dim)
+        if name == "random":
+            return RandomMix(embed_dim, grid[0] * grid[1], rng=rng)
+        return WaveletMix(embed_dim, grid, name, levels)
+
+    def make_mixer(grid, neuron, rng):
+        if mixer == "wavelets":
+            map = Mixture(embed_dim, [transform(basis, grid, rng) for basis in bases])
+        else:
+            map = transform(mixer, grid, rng)
+        return Spiking(map, neuron())
+
+    return transformer(make_mixer, embed_dim=embed_dim, **frame)
 
 
 # ---------------------------------------------------------------- names
 
 _CIFAR10 = dict(img_size=32, in_channels=3, num_classes=10, pools=(False, False, True, True))
 _IMAGENET = dict(img_size=224, in_channels=3, num_classes=1000, pools=(True,) * 4, qkv_bias=False)
-_DVS = dict(img_size=128, in_channels=2, pools=(True,) * 4, qkv_bias=False, scale=0.25, T=16)
+_EVENTS = dict(img_size=128, in_channels=2, pools=(True,) * 4, T=16)
+_DVS = _EVENTS | dict(qkv_bias=False, scale=0.25)
 _DIGITS = dict(img_size=8, in_channels=1, num_classes=10, pools=(False, False, True, False))
 
-FAMILIES = {"spikformer": spikformer}
+FAMILIES = {"spikformer": spikformer, "attention_free_spikformer": attention_free_spikformer}
 MODELS = {
     # one block on 8×8 digits (4×4 tokens): the lessons' model, 96,258 parameters
     "spikformer_1_64_digits": (
@@ -142,6 +193,20 @@ MODELS = {
 }
 
 
+for _mixer in (
+    "fft1d",
+    "fft2d",
+    "haar",
+    "wavelets",
+):  # Attention-free Spikformer: the same sizes, other mixers
+    for _size, _config in {
+        "1_64_digits": _DIGITS | dict(depth=1, embed_dim=64, mlp_ratio=2),
+        "4_384_cifar10": _CIFAR10 | dict(depth=4, embed_dim=384),
+        "2_256_cifar10dvs": _EVENTS | dict(depth=2, embed_dim=256, num_classes=10),
+    }.items():
+        MODELS[f"attention_free_{_mixer}_{_size}"] = (attention_free_spikformer, _config | dict(mixer=_mixer))
+
+
 def list_models() -> list[str]:
     """Return the names that create_model knows."""
     return list(MODELS)
@@ -150,7 +215,7 @@ def list_models() -> list[str]:
 def create_model(name: str, *, rng=0, dtype: str = "float32", **overrides) -> SpikingTransformer:
     """Build a model by name, with fresh weights from `rng` (a seed or a numpy Generator), in training mode.
 
-    overrides: any keyword of the model's family (see `spikformer`) or of LIF.
+    overrides: any keyword of the model's family, of `transformer`, or of LIF.
     Raises ValueError for an unknown name, TypeError for an unknown keyword; both say what there is.
     """
     if name not in MODELS:
@@ -159,11 +224,13 @@ def create_model(name: str, *, rng=0, dtype: str = "float32", **overrides) -> Sp
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     family, config = MODELS[name]
-    known = [*signature(family).parameters, *signature(LIF).parameters]
-    unknown = [key for key in overrides if key not in known or key == "neuron"]
+    known = [*signature(family).parameters, *signature(transformer).parameters, *signature(LIF).parameters]
+    known = [key for key in known if key not in ("frame", "make_mixer", "rng", "neuron")]
+    unknown = [key for key in overrides if key not in known]
     if unknown:
-        known = ", ".join(key for key in known if key not in ("rng", "neuron"))
-        raise TypeError(f"create_model({name!r}) has no {', '.join(unknown)}; it takes {known}")
+        raise TypeError(
+            f"create_model({name!r}) has no {', '.join(unknown)}; it takes {', '.join(dict.fromkeys(known))}"
+        )
     return build_model({"family": family.__name__, "dtype": dtype, **config, **overrides}, rng=rng)
 
 

@@ -187,6 +187,20 @@ class DepthwiseConv2d(Map):
         return depthwise_conv2d(x, weight, bias, stride=self.stride, padding=self.padding)
 
 
+class Transform(Module):
+    """A map without weights to fold into: y = transform(x), with as many channels; the affine stays."""
+
+    def __init__(self, dim: int):
+        self.out_channels = dim
+
+    def forward(self, x, fold=None):
+        y = self.transform(x)
+        if fold is None:
+            return y
+        scale, shift = fold
+        return y * scale + shift
+
+
 # ---------------------------------------------------------------- normalisation and neuron
 
 
@@ -242,7 +256,7 @@ class Spiking(Module):
     In eval mode without gradients BN's scale and shift go into the map's weights, anew at every call.
     """
 
-    def __init__(self, map: Map, neuron: LIF | None = None):
+    def __init__(self, map: Map | Transform, neuron: LIF | None = None):
         self.map, self.norm, self.neuron = map, BatchNorm(map.out_channels), neuron or LIF()
 
     def forward(self, x, T: int = 1):

@@ -5,6 +5,7 @@ implicit conversion. So whatever runs on it has no stray NumPy. Registered as de
 """
 
 import numpy as np
+import scipy.fft
 
 from minispike import backend
 
@@ -114,6 +115,15 @@ class Module:
         return DeviceArray(np.array(x._host if isinstance(x, DeviceArray) else x, dtype))
 
 
+class FFT:
+    """The stand-in's fft module: SciPy's functions over DeviceArrays."""
+
+    def __getattr__(self, name):
+        return wrap_call(getattr(scipy.fft, name))
+
+
 XP = Module()
-DEVICE = backend.Device("stand_in", DeviceArray, XP, lambda x: DeviceArray(x.copy()), lambda x: x._host)
+DEVICE = backend.Device(
+    "stand_in", DeviceArray, XP, lambda x: DeviceArray(x.copy()), lambda x: x._host, FFT()
+)
 backend.DEVICES["stand_in"] = DEVICE

@@ -46,6 +46,10 @@ OPS = {
     "depthwise_conv2d": (lambda *a: ops.depthwise_conv2d(*a, padding=1), (2, 5, 5, 3), (3, 3, 3), (3,)),
     "max_pool2d": (lambda x: ops.max_pool2d(x, 3, stride=2, padding=1), (2, 6, 6, 3)),
     "avg_pool2d": (lambda x: ops.avg_pool2d(x, 2), (2, 6, 6, 3)),
+    "fourier": (ops.fourier, (2, 6, 5)),
+    "fourier, fast": (ops.fourier, (300, 2)),
+    "fourier, two axes": (lambda x: ops.fourier(x, "tokens and channels"), (2, 6, 5)),
+    "wavelet": (lambda x: ops.wavelet(x, (4, 8), "db2", 2), (2, 32, 3)),
     "cross entropy": (lambda z: ops.softmax_cross_entropy(z, np.array([1, 0, 2]), 0.1), (3, 4)),
     "mse": (ops.mse, (3, 4), (3, 4)),
     "lif": (lif, (4, 10)),
@@ -117,6 +121,20 @@ def test_a_whole_model_trains_on_a_device_as_on_the_host(rng, device):
         results.append((losses, logits, weights))
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("mixer", ["fft1d", "wavelets", "identity", "random"])
+def test_an_attention_free_model_runs_on_a_device_as_on_the_host(rng, device, mixer):
+    x, results = rng.standard_normal((2, 8, 8, 1)), []
+    for place in ("cpu", device):
+        model = create_model(
+            "attention_free_fft1d_1_64_digits", mixer=mixer, embed_dim=16, dtype="float64"
+        ).to(place)
+        loss = model(to_device(x, place)).sum()
+        loss.backward()
+        results.append((loss.item(), to_host(model.stem.stages[0].map.weight.grad)))
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-9)
+    np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-7, atol=1e-10)
 
 
 def test_arrays_of_two_devices_do_not_mix(rng):

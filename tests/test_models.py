@@ -20,6 +20,18 @@ PARAMETERS = {
     "spikformer_8_768_imagenet": 66_338_632,
     "spikformer_2_256_cifar10dvs": 2_566_666,
     "spikformer_2_256_gesture": 2_566_923,
+    "attention_free_fft1d_1_64_digits": 79_234,
+    "attention_free_fft1d_4_384_cifar10": 6_950_074,
+    "attention_free_fft1d_2_256_cifar10dvs": 2_038_794,
+    "attention_free_fft2d_1_64_digits": 79_234,
+    "attention_free_fft2d_4_384_cifar10": 6_950_074,
+    "attention_free_fft2d_2_256_cifar10dvs": 2_038_794,
+    "attention_free_haar_1_64_digits": 79_234,
+    "attention_free_haar_4_384_cifar10": 6_950_074,
+    "attention_free_haar_2_256_cifar10dvs": 2_038_794,
+    "attention_free_wavelets_1_64_digits": 79_234 + 3,
+    "attention_free_wavelets_4_384_cifar10": 6_950_074 + 4 * 3,  # three bases in each of four blocks
+    "attention_free_wavelets_2_256_cifar10dvs": 2_038_794 + 2 * 3,
 }
 
 

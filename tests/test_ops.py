@@ -459,7 +459,9 @@ def test_every_contraction_states_its_cost():
     names = {cls.__name__ for cls in functions()}
     assert names >= NO_PRODUCTS  # the list itself does not rot
     contractions = [cls for cls in functions() if cls.__name__ not in NO_PRODUCTS]
-    assert {cls.__name__ for cls in contractions} == {"MatMul", "Linear", "Conv2d", "DepthwiseConv2d"}
+    assert {cls.__name__ for cls in contractions} == {
+        "MatMul", "Linear", "Conv2d", "DepthwiseConv2d", "Fourier", "Wavelet",
+    }  # fmt: skip
     assert all(callable(cls.cost) for cls in contractions)
 
 

@@ -1,7 +1,7 @@
 """The operations, and the one table that turns them into Tensor's operators and methods.
 
-Reading order: elementwise, shape, matmul, conv, pool, norm, loss. Every file holds small Function classes,
-forward beside backward, and under them the lowercase functions that people call.
+Reading order: elementwise, shape, matmul, conv, pool, norm, transform, loss. Every file holds small Function
+classes, forward beside backward, and under them the lowercase functions that people call.
 """
 
 from ..autograd import Tensor
@@ -12,11 +12,13 @@ from .matmul import linear, matmul
 from .norm import batch_norm
 from .pool import avg_pool2d, max_pool2d
 from .shape import broadcast_to, getitem, mean, reshape, stack, sum, transpose
+from .transform import fourier, wavelet
 
 __all__ = [
-    "add", "avg_pool2d", "batch_norm", "broadcast_to", "conv2d", "depthwise_conv2d", "div", "exp", "getitem",
+    "add", "avg_pool2d", "batch_norm", "broadcast_to", "conv2d", "depthwise_conv2d", "div", "exp", "fourier",
+    "getitem",
     "linear", "log", "matmul", "max_pool2d", "mean", "mse", "mul", "neg", "power", "reshape",
-    "softmax_cross_entropy", "stack", "sub", "sum", "tanh", "transpose",
+    "softmax_cross_entropy", "stack", "sub", "sum", "tanh", "transpose", "wavelet",
 ]  # fmt: skip
 
 OPERATORS = {

@@ -1,0 +1,28 @@
+"""Fourier mixing, in the place of spiking self-attention: Mixer(X) = LIF(BN(Re(F X))).
+
+    1-D    Re(F_N X)          along the tokens
+    2-D    Re(F_N X F_D)      along tokens and channels
+
+Attention-free Spikformer (arXiv 2308.02557; FWformer, 2403.18228) replaces the whole SSA by a linear
+transform without parameters. That it is the real part, orthonormal, and followed by one BN and LIF, as SSA's
+last, is our
+reading: no code was published. Only the even part of X comes through; the residual around the mixer keeps the
+rest.
+"""
+
+from __future__ import annotations
+
+from ..autograd import Tensor
+from ..nn import Transform
+from ..ops import fourier
+
+
+class FourierMix(Transform):
+    """Mix tokens x [T, B, N, dim] by Re(F ·) along axes "tokens" or "tokens and channels"."""
+
+    def __init__(self, dim: int, axes: str = "tokens"):
+        super().__init__(dim)
+        self.axes = axes
+
+    def transform(self, x) -> Tensor:
+        return fourier(x, self.axes)
