@@ -100,14 +100,15 @@ class Function:
         forward(self, *arrays, **constants) -> y     keeps what backward needs as attributes of self
         backward(self, gy) -> gx or (gx, …)          one gradient per input, in that input's shape
 
-    `self.xp` is the inputs' array module, `self.constants` the keywords given. `self.needs[i]` says whether input i wants a gradient: backward may
-    return None where it does not, and forward need not keep what only that gradient would use. An input may
-    also be a Python number, a constant.
+    `self.xp` is the inputs' array module, `self.constants` the keywords given. `self.needs[i]` says whether
+    input i wants a gradient: backward may return None where it does not, and forward need not keep what only
+    that gradient would use. An input may also be a Python number, a constant.
     """
 
     xp = None
     needs: tuple[bool, ...] = (True,) * 8  # called alone, as a test may do: every gradient is wanted
     number = -1  # the place in the order in which functions were applied
+    constants: dict = {}
     sources: tuple | None = None  # for each input: the Function that made it, a leaf Tensor, or None
 
     @classmethod

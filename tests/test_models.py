@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minispike import Tensor, check_grads, create_model, list_models, no_grad, ops
+from minispike import Tensor, check_grads, create_model, list_models, no_grad, ops, trace
 from minispike.surrogate import ATan
 
 from .test_blocks import lively
@@ -78,6 +78,33 @@ def test_each_published_configuration_is_as_documented():
         mixer = create_model(name, depth=1).blocks[0].mixer
         assert (mixer.scale, mixer.num_heads, mixer.q.map.bias is not None) == (scale, heads, bias)
         assert mixer.proj.map.bias is not None and mixer.attention.v_threshold == 0.5
+
+
+def dense_macs(name):
+    """Multiply-accumulates of one image and step, in millions, by class of op and part of the model."""
+    model, found = create_model(name, T=1).eval(), {}
+
+    def look(function, inputs, output, path):
+        if hasattr(function, "cost"):
+            shapes = (x.shape for x in inputs if isinstance(x, Tensor))
+            key = type(function).__name__, path.split(".")[0]
+            found[key] = found.get(key, 0) + function.cost(*shapes, **function.constants) / 1e6
+
+    with no_grad(), trace(look):
+        model(np.zeros((1, *model.img_size, model.in_channels), "float32"))
+    return found
+
+
+def test_the_costs_add_up_to_the_papers_multiply_accumulates():
+    macs = dense_macs("spikformer_4_384_cifar10")
+    products = macs[
+        "MatMul", "blocks"
+    ]  # Q (KᵀV): at N = 64, d = 32 half of the (QKᵀ) V that the paper counts
+    assert abs(2 * products - 4 * 3.15) < 0.02 and abs(sum(macs.values()) + products - 934.0) < 0.05
+    assert abs(macs["Conv2d", "stem"] - 468.5) < 0.05
+    assert abs(macs["Linear", "blocks"] - 4 * (37.7 + 75.5)) < 0.3
+    free = dense_macs("attention_free_fft1d_4_384_cifar10")
+    assert abs(sum(free.values()) - free["Fourier", "blocks"] - 770.5) < 0.05
 
 
 def test_gradients_through_a_whole_model(rng):

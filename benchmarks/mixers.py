@@ -1,0 +1,287 @@
+"""Attention beside fixed transforms: python -m benchmarks.mixers
+
+For the mixer alone and for the whole 4-384 CIFAR model: training step and inference as throughput against
+SSA's, peak memory against SSA's, parameters, multiply-accumulates; and how each mixer grows with the number
+of tokens. All mixers are timed in turn, round after round, and ratios are taken within a round. Writes
+results/mixers.json and results/mixers.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from math import prod
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.ablations import machine
+from minispike import Spiking, Tensor, create_model, no_grad, ops, trace, viz
+from minispike.backend import keep_freed_memory
+from minispike.blocks.control import Identity, RandomMix
+from minispike.blocks.fourier import FourierMix
+from minispike.blocks.ssa import SSA
+from minispike.blocks.wavelet import Mixture, WaveletMix
+from minispike.optim import AdamW
+
+RESULTS = Path(__file__).parent / "results"
+D, HEADS = 384, 12
+
+MIXERS: dict[str, Callable] = {  # name: (token grid) -> mixer of width D
+    "ssa": lambda grid: SSA(D, HEADS, rng=0),
+    "fft1d": lambda grid: Spiking(FourierMix(D)),
+    "fft2d": lambda grid: Spiking(FourierMix(D, "tokens and channels")),
+    "haar": lambda grid: Spiking(WaveletMix(D, grid)),
+    "wavelets": lambda grid: Spiking(
+        Mixture(D, [WaveletMix(D, grid, f) for f in ("haar", "db2", "bior1.3")])
+    ),
+    "identity": lambda grid: Spiking(Identity(D)),
+    "random": lambda grid: Spiking(RandomMix(D, prod(grid), rng=0)),
+}
+
+
+def mixer_task(name: str, grid=(8, 8), T: int = 4, B: int = 8):
+    """Return (training step, inference) of one mixer on random spikes [T, B, N, D] in float32."""
+    mixer = MIXERS[name](grid).to(dtype="float32")
+    rng = np.random.default_rng(0)
+    x = (rng.random((T, B, prod(grid), D)) < 0.2).astype("float32")
+    gy = rng.standard_normal(x.shape).astype("float32")
+
+    def step():
+        mixer.train()
+        for parameter in mixer.parameters():
+            parameter.grad = None
+        mixer(Tensor(x, requires_grad=True)).backward(gy)
+
+    return step, lambda: _infer(mixer, x)
+
+
+def model_task(name: str, B: int = 8):
+    """Return (training step, inference) of the whole 4-384 CIFAR model with this mixer."""
+    model = make_model(name)
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((B, 32, 32, 3)).astype("float32"), rng.integers(0, 10, B)
+    optimizer = AdamW(model.parameters())
+
+    def step():
+        model.train()
+        optimizer.zero_grad()
+        ops.softmax_cross_entropy(model(x), labels).backward()
+        optimizer.step()
+
+    return step, lambda: _infer(model, x)
+
+
+def make_model(name: str):
+    """Return the 4-384 CIFAR model with this mixer."""
+    if name == "ssa":
+        return create_model("spikformer_4_384_cifar10")
+    return create_model("attention_free_fft1d_4_384_cifar10", mixer=name)
+
+
+def _infer(module, x) -> None:
+    module.eval()
+    with no_grad():
+        module(x)
+
+
+def macs(module, x) -> int:
+    """Return the dense multiply-accumulates of one forward: what `cost` says of each op."""
+    total = 0
+
+    def look(function, inputs, output, path):
+        nonlocal total
+        if hasattr(function, "cost"):
+            total += function.cost(
+                *(tuple(i.shape) for i in inputs if isinstance(i, Tensor)), **function.constants
+            )
+
+    with no_grad(), trace(look):
+        module.eval()(x)
+    return total
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def seconds(f: Callable) -> float:
+    start = time.perf_counter()
+    f()
+    return time.perf_counter() - start
+
+
+def in_turn(tasks: dict[str, Callable], rounds: int, label: str) -> dict[str, list[float]]:
+    """Time every task once a round, in turn, after one round that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for i in tqdm(range(rounds + 1), desc=label):
+        for name, task in tasks.items():
+            taken = seconds(task)
+            if i:
+                times[name].append(taken)
+    return times
+
+
+def gain(times: dict[str, list[float]], name: str) -> float:
+    """Return throughput/throughput_SSA − 1, the median over rounds."""
+    return median(a / b for a, b in zip(times["ssa"], times[name], strict=True)) - 1
+
+
+def peak_memory(what: str, name: str) -> float:
+    """Return the MiB that one training step needs above what importing needs, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.mixers", "--memory", what, name]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def report_memory(what: str, name: str) -> None:
+    """The other side of peak_memory: run two steps and print the rise of the peak."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step, _ = (mixer_task if what == "mixer" else model_task)(name)
+    step()
+    step()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def compare(what: str, rounds: int) -> list[dict]:
+    """Measure one table: the mixers alone, or the whole models."""
+    tasks = {name: (mixer_task if what == "mixer" else model_task)(name) for name in MIXERS}
+    train = in_turn({name: step for name, (step, _) in tasks.items()}, rounds, f"{what}, training step")
+    infer = in_turn({name: f for name, (_, f) in tasks.items()}, rounds, f"{what}, inference")
+    del tasks
+    memory = {name: peak_memory(what, name) for name in tqdm(MIXERS, desc=f"{what}, memory")}
+    rows = []
+    for name in MIXERS:
+        if what == "mixer":
+            module, x = MIXERS[name]((8, 8)).to(dtype="float32"), np.zeros((1, 1, 64, D), "float32")
+        else:
+            module, x = make_model(name), np.zeros((1, 1, 32, 32, 3), "float32")
+        rows.append(
+            {
+                "mixer": name,
+                "train_ms": round(1e3 * median(train[name]), 2),
+                "train_gain": round(gain(train, name), 3),
+                "infer_ms": round(1e3 * median(infer[name]), 2),
+                "infer_gain": round(gain(infer, name), 3),
+                "memory_mib": round(memory[name], 1),
+                "memory_change": round(memory[name] / memory["ssa"] - 1, 3),
+                "parameters": module.num_params(),
+                "macs": macs(module, x),
+            }
+        )
+    return rows
+
+
+def growth(rounds: int) -> dict[str, dict]:
+    """Time forward and backward over N = 16 … 1024 tokens: every mixer, and SSA's product in both orders."""
+    sizes, found = [4, 8, 16, 32], {}
+    rng = np.random.default_rng(0)
+    for side in sizes:
+        N = side * side
+        tasks = {name: mixer_task(name, (side, side), T=1, B=4)[0] for name in MIXERS}
+        q, k, v = ((rng.random((1, 4, HEADS, N, D // HEADS)) < 0.2).astype("float32") for _ in range(3))
+        tasks["(QKᵀ)V"] = lambda q=q, k=k, v=v: product(q, k, v, lambda q, k, v: (q @ k) @ v)
+        tasks["Q(KᵀV)"] = lambda q=q, k=k, v=v: product(q, k, v, lambda q, k, v: q @ (k @ v))
+        for name, times in in_turn(tasks, rounds, f"growth, N = {N}").items():
+            found.setdefault(name, {"tokens": [], "ms": []})
+            found[name]["tokens"].append(N)
+            found[name]["ms"].append(round(1e3 * median(times), 3))
+    for (
+        curve
+    ) in found.values():  # slope of log time over log N, over the larger half, where overhead has gone
+        n, t = np.log(curve["tokens"][1:]), np.log(curve["ms"][1:])
+        curve["exponent"] = round(float(np.polyfit(n, t, 1)[0]), 2)
+    return found
+
+
+def product(q, k, v, order) -> None:
+    """Run one order of the attention product forward and backward."""
+    q, k, v = (Tensor(a, requires_grad=True) for a in (q, k, v))
+    y = order(q, k.transpose(0, 1, 2, 4, 3), v)
+    y.backward(np.ones(y.shape, "float32"))
+
+
+# ---------------------------------------------------------------- showing
+
+
+def show(title: str, rows: list[dict]) -> None:
+    print(f"\n{title}")
+    print(
+        "| mixer | training step | against SSA | inference | against SSA | peak memory | parameters | MACs |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for r in rows:
+        print(
+            f"| {r['mixer']} | {r['train_ms']:.1f} ms | {r['train_gain']:+.0%} | {r['infer_ms']:.1f} ms | "
+            f"{r['infer_gain']:+.0%} | {r['memory_mib']:.0f} MiB, {r['memory_change']:+.0%} | "
+            f"{r['parameters']:,} | {r['macs'] / 1e6:.2f} M |"
+        )
+
+
+def draw(record: dict) -> None:
+    fig, (left, right) = viz.figure(1, 2, size=(12, 4.8))
+    styles = {"(QKᵀ)V": (viz.ORANGE, "--"), "Q(KᵀV)": (viz.ORANGE, ":"), "ssa": (viz.ORANGE, "-")}
+    colors = iter([viz.BLUE, "#7fb2e5", viz.GREEN, "#8fce9f", viz.GREY, viz.INK])
+    for name, curve in record["growth"].items():
+        color, line = styles[name] if name in styles else (next(colors), "-")
+        label = f"{name}: N^{curve['exponent']}"
+        left.loglog(curve["tokens"], curve["ms"], line, color=color, marker="o", markersize=4, label=label)
+    left.set(
+        xlabel="tokens N",
+        ylabel="forward and backward, ms",
+        title="how each mixer grows (B = 4, T = 1, D = 384)",
+    )
+    left.set_xticks([16, 64, 256, 1024], ["16", "64", "256", "1024"])
+    left.minorticks_off()
+    left.legend(frameon=False, fontsize=8, ncols=2)
+    names = [row["mixer"] for row in record["model"] if row["mixer"] != "ssa"]
+    for shift, key, color in ((-0.2, "train_gain", viz.BLUE), (0.2, "infer_gain", viz.ORANGE)):
+        values = [100 * row[key] for row in record["model"] if row["mixer"] != "ssa"]
+        label = "training step" if key == "train_gain" else "inference"
+        right.bar(np.arange(len(names)) + shift, values, 0.38, color=color, label=label)
+    right.axhspan(29, 51, color=viz.BLUE, alpha=0.12, linewidth=0, label="the paper's claim, training")
+    right.axhspan(61, 70, color=viz.ORANGE, alpha=0.15, linewidth=0, label="the paper's claim, inference")
+    right.set(title="whole 4-384 model: throughput against SSA", ylabel="faster by, %")
+    right.set_xticks(range(len(names)), names)
+    right.legend(frameon=False, fontsize=8, loc="upper right")
+    right.set_ylim(0, 95)
+    fig.savefig(RESULTS / "mixers.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9, help="timed rounds of each measurement (default 9)")
+    parser.add_argument(
+        "--memory", nargs=2, metavar=("WHAT", "MIXER"), help="print one process's peak and stop"
+    )
+    args = parser.parse_args()
+    if args.memory:
+        report_memory(*args.memory)
+        return
+    keep_freed_memory()
+    record = {
+        "command": f"python -m benchmarks.mixers --rounds {args.rounds}",
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "growth": growth(args.rounds),
+        "mixer": compare("mixer", 3 * args.rounds),
+        "model": compare("model", args.rounds),
+    }
+    (RESULTS / "mixers.json").write_text(
+        json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    show("The mixer alone, [4, 8, 64, 384], BN and LIF included:", record["mixer"])
+    show("The whole 4-384 CIFAR model, B = 8, T = 4:", record["model"])
+    print("\ngrowth with N:", ", ".join(f"{name} N^{c['exponent']}" for name, c in record["growth"].items()))
+    draw(record)
+
+
+if __name__ == "__main__":
+    main()
