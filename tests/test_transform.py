@@ -179,6 +179,14 @@ def test_grids_that_do_not_divide_are_refused(shape, grid, family, levels, messa
         ops.wavelet(np.ones(shape), grid, family, levels)
 
 
+def test_the_shared_matrices_cannot_be_changed():
+    for matrix in (cosines(8), analysis("haar", 8)):
+        with pytest.raises(ValueError, match="read-only"):
+            matrix[0, 0] = 1
+    with pytest.raises(ValueError, match="7 places: odd"):
+        analysis("haar", 7)
+
+
 def test_float32_stays_float32(rng):
     x = Tensor(rng.standard_normal((2, 16, 4)).astype("float32"), requires_grad=True)
     for f in (

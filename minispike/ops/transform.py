@@ -87,7 +87,9 @@ def cosines(N: int) -> Array:
     """Return C [N, N] = cos(2πkn/N)/√N, on the host in float64."""
     xp = HOST.xp
     n = xp.arange(N)
-    return xp.cos(2 * xp.pi * (xp.outer(n, n) % N) / N) / N**0.5
+    matrix = xp.cos(2 * xp.pi * (xp.outer(n, n) % N) / N) / N**0.5
+    matrix.setflags(write=False)  # it is shared by every call
+    return matrix
 
 
 # ---------------------------------------------------------------- wavelets
@@ -125,7 +127,10 @@ class Wavelet(Function):
 
     @staticmethod
     def cost(x: tuple, *, grid: tuple, family: str, levels: int) -> int:
-        """Multiply-accumulates of filtering: all taps, over rows and columns, on a quarter more deeply."""
+        """Multiply-accumulates of filtering: all taps, over rows and columns, on a quarter more deeply.
+
+        The small dense matrices used here do more, but on grids of 8 or 16 they are the faster way.
+        """
         taps = len(pywt.Wavelet(family).dec_lo)
         return sum(2 * taps * prod(x) // 4**level for level in range(levels))
 
@@ -152,10 +157,12 @@ def analysis(family: str, N: int) -> Array:
 
     h is a filter of length L: low-pass for rows 0 … N/2 − 1 (averages), high-pass for the others (details).
     """
+    expect(N % 2 == 0, f"a wavelet halves its axis, which has {N} places: odd")
     filters = pywt.Wavelet(family)
     matrix = HOST.xp.zeros((N, N))
     for part, h in enumerate((filters.dec_lo, filters.dec_hi)):
         for k in range(N // 2):
             for j, tap in enumerate(h):
                 matrix[part * N // 2 + k, (2 * k + len(h) // 2 - j) % N] += tap
+    matrix.setflags(write=False)  # it is shared by every call
     return matrix
