@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from minispike import create_model, no_grad
 from minispike.__main__ import main
-from minispike.checkpoint import load, save
+from minispike.checkpoint import checksum, load, save
 from minispike.interop import Report, find_state_dict, load_official, to_official
 from minispike.surrogate import ATan
 from minispike.torchfile import FileFormatError, Inert, read_torch, run_pickle
@@ -95,8 +95,18 @@ def test_files_that_are_not_ours_are_refused(tmp_path):
     save_file({"a": np.ones(3)}, path)
     with pytest.raises(FileFormatError, match="no minispike configuration"):
         load(path)
-    save_file({"a": np.ones(3)}, path, {"format": "minispike", "config": '{"family": "perceptron"}'})
+    ours = {"format": "minispike", "config": '{"family": "perceptron"}', "crc32": checksum({"a": np.ones(3)})}
+    save_file({"a": np.ones(3)}, path, ours)
     with pytest.raises(FileFormatError, match="unknown family 'perceptron'; known: spikformer"):
+        load(path)
+
+
+def test_a_wrong_bit_in_a_weight_is_noticed(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save(small(), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
+    with pytest.raises(FileFormatError, match="the checksum differs"):
         load(path)
 
 
