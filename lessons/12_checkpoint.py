@@ -163,8 +163,8 @@ assert np.shares_memory(w, transposed) and np.array_equal(transposed, theirs[lin
 # %% [markdown]
 # ## Break it: cut the file, flip a bit, lose an entry
 # A cut file is noticed. A wrong bit is another matter: a zip has a checksum for each entry, safetensors none.
-# Read as plain safetensors, the damage passes as if it were true; `load` finds it by a checksum that `save` put
-# beside the configuration. Flipped here is a weight's bit 30, worth a factor of 2¹²⁸.
+# Read as plain safetensors, the damage passes as if it were true; `load` finds it by a checksum that `save`
+# put beside the configuration. Flipped here is a weight's bit 30, worth a factor of 2¹²⁸.
 
 
 # %%
