@@ -3,7 +3,7 @@
 For the mixer alone and for the whole 4-384 CIFAR model: training step and inference as throughput against
 SSA's, peak memory against SSA's, parameters, multiply-accumulates; and how each mixer grows with the number
 of tokens. All mixers are timed in turn, round after round, and ratios are taken within a round. Writes
-results/mixers.json and results/mixers.png.
+results/mixer_speed.json and results/mixer_speed.png.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from minispike.blocks.control import Identity, RandomMix
 from minispike.blocks.fourier import FourierMix
 from minispike.blocks.ssa import SSA
 from minispike.blocks.wavelet import Mixture, WaveletMix
+from minispike.ops import transform
 from minispike.optim import AdamW
 
 RESULTS = Path(__file__).parent / "results"
@@ -140,14 +141,17 @@ def peak_memory(what: str, name: str) -> float:
 
 
 def report_memory(what: str, name: str) -> None:
-    """The other side of peak_memory: run two steps and print the rise of the peak."""
-    import resource
+    """The other side of peak_memory: run two steps and print the rise of the process's own peak (Linux)."""
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    def peak() -> int:  # KiB; getrusage would also remember the process that started this one
+        status = Path("/proc/self/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+    before = peak()
     step, _ = (mixer_task if what == "mixer" else model_task)(name)
     step()
     step()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print((peak() - before) / 1024)
 
 
 def compare(what: str, rounds: int) -> list[dict]:
@@ -193,12 +197,38 @@ def growth(rounds: int) -> dict[str, dict]:
             found.setdefault(name, {"tokens": [], "ms": []})
             found[name]["tokens"].append(N)
             found[name]["ms"].append(round(1e3 * median(times), 3))
-    for (
-        curve
-    ) in found.values():  # slope of log time over log N, over the larger half, where overhead has gone
+    for curve in found.values():  # slope of log time over log N from 64 tokens on: below, overhead rules
         n, t = np.log(curve["tokens"][1:]), np.log(curve["ms"][1:])
         curve["exponent"] = round(float(np.polyfit(n, t, 1)[0]), 2)
     return found
+
+
+def crossover(rounds: int) -> list[dict]:
+    """Time Re(F x) along tokens by matrix product and by FFT, and along both axes by products and by FFT."""
+    rows, rng = [], np.random.default_rng(0)
+    usual = transform.PRODUCT_UP_TO
+    for N, width in [(16, D), (64, D), (144, D), (196, D), (256, D), (400, D), (1024, D), (16, 64), (64, 64)]:
+        x = rng.standard_normal((max(1, 2**20 // (N * width)), N, width)).astype("float32")
+        waves = {n: 2 * np.pi * (np.outer(np.arange(n), np.arange(n)) % n) / n for n in (N, width)}
+        C, S = ({n: (f(a) / n**0.5).astype("float32") for n, a in waves.items()} for f in (np.cos, np.sin))
+
+        def along_tokens(limit, x=x):
+            transform.PRODUCT_UP_TO = limit
+            ops.fourier(x)
+
+        def by_products(x=x, N=N, width=width, C=C, S=S):
+            return C[N] @ (x @ C[width]) - S[N] @ (x @ S[width])
+
+        tasks = {
+            "product": lambda f=along_tokens: f(10**9),
+            "fft": lambda f=along_tokens: f(0),
+            "2d_product": by_products,
+            "2d_fft": lambda x=x: ops.fourier(x, "tokens and channels"),
+        }
+        times = in_turn(tasks, rounds, f"Fourier, N = {N}, D = {width}")
+        rows.append({"N": N, "D": width, **{f"{k}_ms": round(1e3 * median(v), 3) for k, v in times.items()}})
+    transform.PRODUCT_UP_TO = usual
+    return rows
 
 
 def product(q, k, v, order) -> None:
@@ -252,7 +282,7 @@ def draw(record: dict) -> None:
     right.set_xticks(range(len(names)), names)
     right.legend(frameon=False, fontsize=8, loc="upper right")
     right.set_ylim(0, 95)
-    fig.savefig(RESULTS / "mixers.png")
+    fig.savefig(RESULTS / "mixer_speed.png")
 
 
 def main() -> None:
@@ -270,15 +300,21 @@ def main() -> None:
         "command": f"python -m benchmarks.mixers --rounds {args.rounds}",
         "date": date.today().isoformat(),
         "machine": machine(),
+        "fourier": crossover(3 * args.rounds),
         "growth": growth(args.rounds),
         "mixer": compare("mixer", 3 * args.rounds),
         "model": compare("model", args.rounds),
     }
-    (RESULTS / "mixers.json").write_text(
+    (RESULTS / "mixer_speed.json").write_text(
         json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     show("The mixer alone, [4, 8, 64, 384], BN and LIF included:", record["mixer"])
     show("The whole 4-384 CIFAR model, B = 8, T = 4:", record["model"])
+    print("\n| N, D | tokens: product | tokens: FFT | both axes: products | both axes: FFT |")
+    print("|---|---|---|---|---|")
+    for r in record["fourier"]:
+        each = (f"{r[f'{k}_ms']:.2f} ms" for k in ("product", "fft", "2d_product", "2d_fft"))
+        print(f"| {r['N']}, {r['D']} | " + " | ".join(each) + " |")
     print("\ngrowth with N:", ", ".join(f"{name} N^{c['exponent']}" for name, c in record["growth"].items()))
     draw(record)
 

@@ -21,6 +21,9 @@ from ..backend import HOST, Array, get_device, get_threads
 # ---------------------------------------------------------------- Fourier
 
 
+PRODUCT_UP_TO = 196  # tokens: up to here half of C as a matrix is faster than the FFT (benchmarks/README.md)
+
+
 class Fourier(Function):
     """y = Re(F x), orthonormal, along the tokens or along tokens and channels        gx = Re(F gy)"""
 
@@ -52,12 +55,11 @@ def fourier(x, axes: str = "tokens") -> Tensor:
 def _along_tokens(xp, x: Array) -> Array:
     """Re F is even, y[N − k] = y[k]: only ⌊N/2⌋ + 1 rows are computed, the others are their mirror image.
 
-    A product with half of C costs N/2 multiply-accumulates a value, a fast transform the time of about 128 of
-    them, whatever N (benchmarks/README.md): so the product up to 256 tokens.
+    They come by one product with half of C or by the fast transform, whichever is cheaper for N tokens.
     """
     N = x.shape[-2]
     half, y = N // 2 + 1, xp.empty(x.shape, x.dtype)
-    if N <= 256:
+    if N <= PRODUCT_UP_TO:
         y[..., :half, :] = xp.asarray(cosines(N)[:half], x.dtype) @ x
     else:
         y[..., :half, :] = _fft(x, (x.ndim - 2,)).real
@@ -66,7 +68,10 @@ def _along_tokens(xp, x: Array) -> Array:
 
 
 def _along_both(xp, x: Array) -> Array:
-    """Half of the channels by the real-input transform; the others mirror them: y[k, l] = y[N − k, D − l]."""
+    """Half of the channels by the real-input FFT; the others mirror them: y[k, l] = y[N − k, D − l].
+
+    Here two products with D×D matrices would be needed, and the FFT is faster at every size that was tried.
+    """
     N, D = x.shape[-2:]
     half, y = D // 2 + 1, xp.empty(x.shape, x.dtype)
     y[..., :half] = _fft(x, (x.ndim - 2, x.ndim - 1)).real
