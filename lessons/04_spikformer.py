@@ -98,9 +98,10 @@ for v_threshold in thresholds:
         ops.softmax_cross_entropy(tried(images[:64]), labels[:64]).backward()
         slope[name].append(float(abs(tried.stem.stages[0].map.weight.grad).max()))
     firing.append(float(tried.stem.stages[0](images[None, :64], T=4).data.mean()))
+print(f"first layer's gradient at thresholds {', '.join(map(str, thresholds))}:")
 for name, values in slope.items():
     numbers = "  ".join(f"{value:.0e}" for value in values)
-    print(f"first layer's gradient, {name:<12}  {numbers}  at thresholds {thresholds}")
+    print(f"  {name:<13} {numbers}")
 assert firing[0] > 0 == firing[-1] and slope["Rectangle(1)"][-1] == 0 < slope["Sigmoid(4)"][-1]
 dead = create_model("spikformer_1_64_digits", v_threshold=4.0, surrogate=Rectangle(1.0), rng=0)
 hopeless = train_on_digits(dead, epochs=2, progress=False)[-1]["test_accuracy"]
