@@ -3,12 +3,12 @@
 Reading order, simple to hard; a file imports only from what stands above it:
 
     backend      which array module; threads            nn        layers, and the one brick: Spiking
-    autograd     Tensor, Function, backward, trace      blocks/   sps, ssa, mlp, encoder: a paper's block each
+    autograd     Tensor, Function, backward, trace      blocks/   one file for each paper's block
     ops/         operations, forward beside backward    models    whole networks by name
     surrogate    g and g' of a spike                    optim     SGD, AdamW, cosine with warm-up
     neuron       LIF over time, and BPTT by hand        train     fit, evaluate
 
-Beside them stand gradcheck (proofs) and viz (pictures).
+Beside them stand gradcheck (proofs), viz (pictures), and for files torchfile, checkpoint and interop.
 
 Shapes, everywhere: T time steps, B batch, H×W grid, C channels, N = H·W tokens, D model width, h heads,
 d = D/h. Time first, channels last: images [B, H, W, C], stem maps [T, B, H, W, C], tokens [T, B, N, D].

@@ -135,9 +135,9 @@ class Wavelet(Function):
 
     @staticmethod
     def cost(x: tuple, *, grid: tuple, family: str, levels: int) -> int:
-        """Multiply-accumulates of filtering: all taps, over rows and columns, on a quarter more deeply.
+        """Multiply-accumulates of a filter bank: all taps, over rows and columns, each level on a quarter.
 
-        The small dense matrices do more; on grids of 8 or 16 they are the faster way for longer filters.
+        The small dense matrices used here multiply more.
         """
         taps = len(pywt.Wavelet(family).dec_lo)
         return sum(2 * taps * prod(x) // 4**level for level in range(levels))
