@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy
 
+from data_utils.digits import load_digits
 from lessons.recipes import recorded, train_on_digits
-from minispike import create_model
+from minispike import Tensor, create_model, no_grad, trace
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -26,6 +27,14 @@ EXPERIMENTS = {  # name: {variant: (model, overrides)}
     | {
         mixer: ("attention_free_fft1d_1_64_digits", dict(mixer=mixer))
         for mixer in ("fft1d", "fft2d", "haar", "wavelets", "identity", "random")
+    },
+    "saformer": {
+        "SSA": ("spikformer_1_64_digits", {}),
+        "SASA": ("saformer_1_64_digits", dict(dwc=None)),
+        "SASA + DWC": ("saformer_1_64_digits", {}),
+        "global + DWC": ("saformer_1_64_digits", dict(aggregate="global")),
+        "channel + DWC": ("saformer_1_64_digits", dict(aggregate="channel")),
+        "identity": ("attention_free_fft1d_1_64_digits", dict(mixer="identity")),
     },
 }
 
@@ -40,6 +49,21 @@ def machine() -> str:
     return f"{name}, {len(os.sched_getaffinity(0))} cores, NumPy {numpy.__version__}"
 
 
+def macs(module, x) -> int:
+    """Return the dense multiply-accumulates of one forward: what `cost` says of each op."""
+    total = 0
+
+    def look(function, inputs, output, path):
+        nonlocal total
+        if hasattr(function, "cost"):
+            shapes = (tuple(i.shape) for i in inputs if isinstance(i, Tensor))
+            total += function.cost(*shapes, **function.constants)
+
+    with no_grad(), trace(look):
+        module.eval()(x)
+    return total
+
+
 def run(experiment: str, seeds: list[int], resume: bool) -> None:
     """Train every variant with every seed and write each result down as it comes."""
     path = RESULTS / f"{experiment}.json"
@@ -52,6 +76,7 @@ def run(experiment: str, seeds: list[int], resume: bool) -> None:
     }
     if resume and path.exists():
         record["runs"] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    image = load_digits()[0][0][:1]
     done = {(r["variant"], r["seed"]) for r in record["runs"]}
     for variant, (name, overrides) in EXPERIMENTS[experiment].items():
         for seed in seeds:
@@ -67,6 +92,7 @@ def run(experiment: str, seeds: list[int], resume: bool) -> None:
                     "overrides": overrides,
                     "seed": seed,
                     "parameters": model.num_params(),
+                    "macs": macs(create_model(name, **overrides | {"T": 1}), image),
                     "epochs": len(history),
                     "test_accuracy": history[-1]["test_accuracy"],  # the last epoch's, not the best
                     "train_accuracy": history[-1]["accuracy"],

@@ -22,11 +22,13 @@ from statistics import median
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.ablations import machine
-from minispike import Spiking, Tensor, create_model, no_grad, ops, trace, viz
+from benchmarks.ablations import machine, macs
+from minispike import Spiking, Tensor, create_model, no_grad, ops, viz
 from minispike.backend import keep_freed_memory
 from minispike.blocks.control import Identity, RandomMix
+from minispike.blocks.dwc import DWC
 from minispike.blocks.fourier import FourierMix
+from minispike.blocks.sasa import SASA, Channel, Global, Pool
 from minispike.blocks.ssa import SSA
 from minispike.blocks.wavelet import Mixture, WaveletMix
 from minispike.ops import transform
@@ -45,6 +47,10 @@ MIXERS: dict[str, Callable] = {  # name: (token grid) -> mixer of width D
     ),
     "identity": lambda grid: Spiking(Identity(D)),
     "random": lambda grid: Spiking(RandomMix(D, prod(grid), rng=0)),
+    "sasa": lambda grid: SASA(D, HEADS, Pool(grid), rng=0),
+    "sasa global": lambda grid: SASA(D, HEADS, Global(), rng=0),
+    "sasa channel": lambda grid: SASA(D, HEADS, Channel(), rng=0),
+    "sasa + dwc": lambda grid: SASA(D, HEADS, Pool(grid), DWC(D, grid, rng=0), rng=0),
 }
 
 
@@ -84,6 +90,9 @@ def make_model(name: str):
     """Return the 4-384 CIFAR model with this mixer."""
     if name == "ssa":
         return create_model("spikformer_4_384_cifar10")
+    if name.startswith("sasa"):
+        reading = name.split()[-1] if name in ("sasa global", "sasa channel") else "pool"
+        return create_model("saformer_4_384_cifar10", aggregate=reading, dwc=3 if "dwc" in name else None)
     return create_model("attention_free_fft1d_4_384_cifar10", mixer=name)
 
 
@@ -91,22 +100,6 @@ def _infer(module, x) -> None:
     module.eval()
     with no_grad():
         module(x)
-
-
-def macs(module, x) -> int:
-    """Return the dense multiply-accumulates of one forward: what `cost` says of each op."""
-    total = 0
-
-    def look(function, inputs, output, path):
-        nonlocal total
-        if hasattr(function, "cost"):
-            total += function.cost(
-                *(tuple(i.shape) for i in inputs if isinstance(i, Tensor)), **function.constants
-            )
-
-    with no_grad(), trace(look):
-        module.eval()(x)
-    return total
 
 
 # ---------------------------------------------------------------- measuring

@@ -11,9 +11,10 @@ from math import prod
 import numpy as np
 
 from data_utils.digits import load_digits
+from lessons.recipes import wake
 from minispike import Tensor, check_grads, create_model, lif, ops, viz
 from minispike.blocks.ssa import SSA, attend
-from minispike.nn import LIF, BatchNorm
+from minispike.nn import LIF
 
 # %% [markdown]
 # ## By hand
@@ -85,13 +86,7 @@ print(f"check_grads: SSA's input and all {len(ssa.parameters())} parameters agre
 # %%
 (images, _), _ = load_digits()
 model = create_model("spikformer_1_64_digits", rng=3)
-for path, parameter in model.named_parameters():
-    if path.endswith("norm.weight"):
-        parameter.data[...] = 3
-for _, module in model.named_modules():
-    if isinstance(module, BatchNorm):
-        module.momentum = 1.0  # one pass in training mode makes the running statistics this batch's
-model(images[:64])
+wake(model, images[:64])
 spikes = viz.spikes_of(model, images[:8])
 heads = model.blocks[0].mixer.num_heads
 counts = viz.attention_map(spikes, "blocks.0.mixer", heads)  # [T, B, h, N, N]

@@ -10,7 +10,8 @@
 import numpy as np
 
 from data_utils.digits import load_digits
-from minispike import LIF, BatchNorm, Function, Spiking, check_grads, create_model, no_grad, ops, viz
+from lessons.recipes import wake
+from minispike import LIF, Function, Spiking, check_grads, create_model, no_grad, ops, viz
 from minispike.blocks.fourier import FourierMix
 
 # %% [markdown]
@@ -90,13 +91,7 @@ print(f"x + C x: odd part unchanged, rank {rank[0]} of 16; x + ½ C x: rank {ran
 
 def awake(name):
     model = create_model(name, rng=3, dtype="float64")
-    for path, parameter in model.named_parameters():
-        if path.endswith("norm.weight"):
-            parameter.data[...] = 3
-    for _, module in model.named_modules():
-        if isinstance(module, BatchNorm):
-            module.momentum = 1.0  # one pass in training mode makes the running statistics this batch's
-    model(images[:64].astype(float))
+    wake(model, images[:64].astype(float))
     return model.eval()
 
 

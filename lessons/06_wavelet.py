@@ -13,7 +13,8 @@ import numpy as np
 import pywt
 
 from data_utils.digits import load_digits
-from minispike import BatchNorm, Function, Tensor, check_grads, create_model, ops, viz
+from lessons.recipes import wake
+from minispike import Function, Tensor, check_grads, create_model, ops, viz
 from minispike.ops.transform import analysis
 
 # %% [markdown]
@@ -190,11 +191,8 @@ assert abs((picture**2).sum() / (camera**2).sum() - 1) < 1e-10 and share > 0.95
 print(f"a photograph: {share:.1%} of the energy in 1/16 of the coefficients, the averages of two levels")
 
 model = create_model("attention_free_haar_1_64_digits", pools=(False,) * 4, rng=3)
-for _, module in model.named_modules():
-    if isinstance(module, BatchNorm):
-        module.momentum, module.weight.data[...] = 1.0, 3
 images = load_digits()[0][0][:64]
-model(images)
+wake(model, images)
 counts = viz.spikes_of(model, images)["stem.stages.3.neuron"].sum(0)[2].astype(float)  # [8, 8, D]
 channel = int(np.tensordot(images[2, :, :, 0], counts, 2).argmax())  # the one most like the digit
 analysed = ops.wavelet(counts[..., channel].reshape(64, 1), grid).data.reshape(8, 8)

@@ -10,7 +10,7 @@ from pathlib import Path
 from data_utils.augment import shift
 from data_utils.batches import Batches
 from data_utils.digits import load_digits
-from minispike import Module, fit
+from minispike import BatchNorm, Module, fit, no_grad
 from minispike.optim import AdamW, cosine_with_warmup
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -46,6 +46,23 @@ def train_on_digits(
         on_epoch=on_epoch,
         progress=progress,
     )
+
+
+def wake(model: Module, images, gain: float = 3.0) -> None:
+    """Make an untrained model fire, so that there is something to see: raise batch norm's gain, and let one
+    pass over the images make its running statistics.
+    """
+    for path, parameter in model.named_parameters():
+        if path.endswith("norm.weight"):
+            parameter.data[...] = gain
+    norms = [module for _, module in model.named_modules() if isinstance(module, BatchNorm)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with no_grad():
+        model.train()(images)
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
 
 
 def recorded(experiment: str) -> dict[str, list[dict]]:

@@ -16,9 +16,11 @@ from inspect import signature
 from .autograd import Tensor, as_tensor, expect, where
 from .backend import get_xp, make_rng
 from .blocks.control import Identity, RandomMix
+from .blocks.dwc import DWC
 from .blocks.encoder import Block
 from .blocks.fourier import FourierMix
 from .blocks.mlp import MLP
+from .blocks.sasa import SASA, Channel, Global, Pool
 from .blocks.sps import SPS
 from .blocks.ssa import SSA
 from .blocks.wavelet import Mixture, WaveletMix
@@ -157,15 +159,49 @@ def attention_free_spikformer(
     return transformer(make_mixer, embed_dim=embed_dim, **frame)
 
 
+def saformer(
+    *,
+    embed_dim: int,
+    num_heads: int,
+    aggregate: str = "pool",
+    r: int = 2,
+    dwc: int | None = 3,
+    scale: float = 0.125,
+    qkv_bias: bool = True,
+    **frame,
+) -> SpikingTransformer:
+    """Build a SAFormer (arXiv 2412.13553): the mixer is SASA, with a depthwise convolution module.
+
+    aggregate: the reading of SASA's aggregation, "pool", "global" or "channel" (see blocks/sasa.py).
+    r: the side of pool's cells.    scale: s in pool and global.    dwc: the module's kernel, 3 or 5; None for
+    SASA alone.    qkv_bias: whether q and k have biases.    frame: `transformer`'s keywords.
+    """
+    readings = {
+        "pool": lambda grid, neuron: Pool(grid, r, scale, neuron=neuron),
+        "global": lambda grid, neuron: Global(scale, neuron=neuron),
+        "channel": lambda grid, neuron: Channel(neuron=neuron),
+    }
+    expect(aggregate in readings, f"aggregate must be one of {', '.join(readings)}, got {aggregate!r}")
+
+    def mixer(grid, neuron, rng):
+        conv = DWC(embed_dim, grid, dwc, neuron=neuron, rng=rng) if dwc else None
+        reading = readings[aggregate](grid, neuron)
+        return SASA(embed_dim, num_heads, reading, conv, qkv_bias, neuron=neuron, rng=rng)
+
+    return transformer(mixer, embed_dim=embed_dim, **frame)
+
+
 # ---------------------------------------------------------------- names
 
 _CIFAR10 = dict(img_size=32, in_channels=3, num_classes=10, pools=(False, False, True, True))
+_CIFAR100 = _CIFAR10 | dict(num_classes=100)
+_TINY = _CIFAR10 | dict(img_size=64, num_classes=200, pools=(False, True, True, True))  # 8×8 tokens too
 _IMAGENET = dict(img_size=224, in_channels=3, num_classes=1000, pools=(True,) * 4, qkv_bias=False)
 _EVENTS = dict(img_size=128, in_channels=2, pools=(True,) * 4, T=16)
 _DVS = _EVENTS | dict(qkv_bias=False, scale=0.25)
 _DIGITS = dict(img_size=8, in_channels=1, num_classes=10, pools=(False, False, True, False))
 
-FAMILIES = {"spikformer": spikformer, "attention_free_spikformer": attention_free_spikformer}
+FAMILIES = {f.__name__: f for f in (spikformer, attention_free_spikformer, saformer)}
 MODELS = {
     # one block on 8×8 digits (4×4 tokens): the lessons' model, 96,258 parameters
     "spikformer_1_64_digits": (
@@ -192,19 +228,25 @@ MODELS = {
     ),
 }
 
-
-for _mixer in (
-    "fft1d",
-    "fft2d",
-    "haar",
-    "wavelets",
-):  # Attention-free Spikformer: the same sizes, other mixers
+# Attention-free Spikformer: the same sizes, other mixers
+for _mixer in ("fft1d", "fft2d", "haar", "wavelets"):
     for _size, _config in {
         "1_64_digits": _DIGITS | dict(depth=1, embed_dim=64, mlp_ratio=2),
         "4_384_cifar10": _CIFAR10 | dict(depth=4, embed_dim=384),
         "2_256_cifar10dvs": _EVENTS | dict(depth=2, embed_dim=256, num_classes=10),
     }.items():
         MODELS[f"attention_free_{_mixer}_{_size}"] = (attention_free_spikformer, _config | dict(mixer=_mixer))
+
+# SAFormer: Spikformer's sizes again
+_384, _256 = dict(depth=4, embed_dim=384, num_heads=12), dict(depth=2, embed_dim=256, num_heads=16)
+MODELS |= {
+    "saformer_1_64_digits": (saformer, _DIGITS | dict(depth=1, embed_dim=64, num_heads=4, mlp_ratio=2)),
+    "saformer_4_384_cifar10": (saformer, _CIFAR10 | _384),
+    "saformer_4_384_cifar100": (saformer, _CIFAR100 | _384),
+    "saformer_4_384_tinyimagenet": (saformer, _TINY | _384),
+    "saformer_2_256_cifar10dvs": (saformer, _DVS | _256 | dict(num_classes=10)),
+    "saformer_2_256_gesture": (saformer, _DVS | _256 | dict(num_classes=11)),
+}
 
 
 def list_models() -> list[str]:

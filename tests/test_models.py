@@ -32,6 +32,12 @@ PARAMETERS = {
     "attention_free_wavelets_1_64_digits": 79_234 + 3,
     "attention_free_wavelets_4_384_cifar10": 6_950_074 + 4 * 3,  # three bases in each of four blocks
     "attention_free_wavelets_2_256_cifar10dvs": 2_038_794 + 2 * 3,
+    "saformer_1_64_digits": 92_674,  # 96,258 − V's 4,288 + 704 of the depthwise convolution and its BN
+    "saformer_4_384_cifar10": 8_747_194,
+    "saformer_4_384_cifar100": 8_781_844,
+    "saformer_4_384_tinyimagenet": 8_820_344,
+    "saformer_2_256_cifar10dvs": 2_440_202,
+    "saformer_2_256_gesture": 2_440_459,
 }
 
 

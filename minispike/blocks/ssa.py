@@ -43,13 +43,15 @@ class SSA(Module):
         self.proj = Spiking(Linear(dim, dim, rng=rng), neuron())
 
     def forward(self, x) -> Tensor:
-        q, k, v = (self.split_heads(brick(x)) for brick in (self.q, self.k, self.v))  # [T, B, h, N, d]
+        q, k, v = (split_heads(brick(x), self.num_heads) for brick in (self.q, self.k, self.v))
         y = self.attention(self.scale * attend(q, k, v))  # [T, B, h, N, d]
         return self.proj(merge_heads(y))  # [T, B, N, D]
 
-    def split_heads(self, x) -> Tensor:
-        T, B, N, D = x.shape
-        return x.reshape(T, B, N, self.num_heads, D // self.num_heads).transpose(0, 1, 3, 2, 4)
+
+def split_heads(x, num_heads: int) -> Tensor:
+    """[T, B, N, h·d] -> [T, B, h, N, d]"""
+    T, B, N, D = x.shape
+    return x.reshape(T, B, N, num_heads, D // num_heads).transpose(0, 1, 3, 2, 4)
 
 
 def merge_heads(x) -> Tensor:
@@ -59,10 +61,11 @@ def merge_heads(x) -> Tensor:
 
 
 def attend(q, k, v) -> Tensor:
-    """Return (Q Kᵀ) V, or Q (Kᵀ V) where that is cheaper: 2·N²·d against 2·N·d² multiply-accumulates a head.
+    """Return (Q Kᵀ) V, or Q (Kᵀ V) where that is cheaper, for q [.., N, d] and k, v [.., n, d].
 
-    Without a softmax between them the products associate; on spikes both are exact integers.
+    Without a softmax between them the products associate: 2·N·n·d multiply-accumulates a head against
+    (N + n)·d². On spikes both are exact integers. In SSA n = N, so N decides against d.
     """
-    N, d = q.shape[-2:]
-    k_t = k.transpose(0, 1, 2, 4, 3)  # [T, B, h, d, N]
-    return (q @ k_t) @ v if N <= d else q @ (k_t @ v)
+    (N, d), n = q.shape[-2:], k.shape[-2]
+    k_t = k.transpose(0, 1, 2, 4, 3)  # [T, B, h, d, n]
+    return (q @ k_t) @ v if 2 * N * n <= d * (N + n) else q @ (k_t @ v)
