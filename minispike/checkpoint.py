@@ -18,20 +18,23 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from .backend import HOST, Array, to_host
+from .masked import MaskedAutoencoder, build_masked
 from .models import SpikingTransformer, build_model
 from .surrogate import Surrogate
 from .torchfile import FileFormatError
 
+ENCODER = "stem.", "blocks."
 SURROGATES = {cls.__name__: cls for cls in Surrogate.__subclasses__()}
 
 
-def save(model: SpikingTransformer, path: str | Path) -> None:
+def save(model: SpikingTransformer | MaskedAutoencoder, path: str | Path) -> None:
     """Write a model's weights, buffers and configuration, from any device; replace an existing file at once.
 
-    Raises ValueError for a model that create_model did not make: its configuration is not known.
+    Raises ValueError for a model that neither create_model nor masked_autoencoder made: its configuration is
+    not known.
     """
     if getattr(model, "config", None) is None:
-        raise ValueError("save needs a model made by create_model, whose configuration is known")
+        raise ValueError("save needs a model made by create_model or masked_autoencoder, which note how")
     path, np = Path(path), HOST.xp
     arrays = {name: np.ascontiguousarray(to_host(array)) for name, array in model.state_dict().items()}
     config = json.dumps(model.config, default=_encode)
@@ -42,7 +45,7 @@ def save(model: SpikingTransformer, path: str | Path) -> None:
     os.replace(unfinished, path)
 
 
-def load(path: str | Path) -> SpikingTransformer:
+def load(path: str | Path) -> SpikingTransformer | MaskedAutoencoder:
     """Return the model that a file written by `save` describes, with its weights, in training mode.
 
     Raises FileFormatError for a file that is damaged or was not written by `save`.
@@ -58,11 +61,25 @@ def load(path: str | Path) -> SpikingTransformer:
             f"{path}: the checksum differs: some of its numbers are not those that were saved"
         )
     try:
-        model = build_model(json.loads(metadata["config"], object_hook=_decode))
+        config = json.loads(metadata["config"], object_hook=_decode)
+        masked = config.get("family") == "masked_autoencoder"
+        model = build_masked(config) if masked else build_model(config)
         model.load_state_dict(arrays)
     except (ValueError, TypeError, KeyError) as error:
         raise FileFormatError(f"{path}: {error}") from error
     return model
+
+
+def load_encoder(model: SpikingTransformer, source: MaskedAutoencoder | str | Path) -> None:
+    """Copy a pre-trained stem and blocks into a classifier by name; its head stays as it is.
+
+    source: the masked autoencoder, or a file that `save` wrote of it. Raises ValueError that names every
+    weight that is missing, left over or misshapen.
+    """
+    source = load(source) if isinstance(source, (str, Path)) else source
+    encoder = {path: array for path, array in source.state_dict().items() if path.startswith(ENCODER)}
+    head = {path: array for path, array in model.state_dict().items() if not path.startswith(ENCODER)}
+    model.load_state_dict(encoder | head)
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:

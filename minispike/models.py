@@ -21,9 +21,11 @@ from .blocks.encoder import Block
 from .blocks.fourier import FourierMix
 from .blocks.mlp import MLP
 from .blocks.sasa import SASA, Channel, Global, Pool
+from .blocks.scs import SCS
 from .blocks.sps import SPS
 from .blocks.ssa import SSA
 from .blocks.wavelet import Mixture, WaveletMix
+from .configs import MODELS
 from .nn import LIF, Linear, Module, Spiking
 
 
@@ -51,7 +53,7 @@ class SpikingTransformer(Module):
         self.config: dict | None = None  # how create_model made it, for a checkpoint to tell
 
     def forward(self, x) -> Tensor:
-        x = self.check(x)
+        x = check_images(x, self.img_size, self.in_channels, self.head.weight.dtype)
         if x.ndim == 4:
             x = self.stem(x.reshape(1, *x.shape), T=self.T)  # [T, B, N, D]
         else:
@@ -60,21 +62,24 @@ class SpikingTransformer(Module):
             x = block(x)
         return self.head(x.mean((0, 2)))  # [B, D] -> [B, classes]
 
-    def check(self, x) -> Tensor:
-        x = as_tensor(x)
-        sizes = ", ".join(map(str, (*self.img_size, self.in_channels)))
-        ok = x.ndim in (4, 5) and x.shape[-3:] == (*self.img_size, self.in_channels) and 0 not in x.shape
-        expect(ok, f"expected images [B, {sizes}] or frames [T, B, {sizes}], got {list(x.shape)}")
-        dtype = self.head.weight.dtype
-        if x.dtype != dtype:
-            raise TypeError(
-                f"{where()}x is {x.dtype}, the parameters {dtype}: convert with x.astype({str(dtype)!r})"
-            )
-        expect(bool(get_xp(x.data).isfinite(x.data).all()), f"x {list(x.shape)} holds NaN or Inf")
-        return x
+
+def check_images(x, img_size: tuple[int, int], in_channels: int, dtype) -> Tensor:
+    """Return images or frames x as a Tensor. ValueError for another shape or NaN, TypeError for a dtype."""
+    x = as_tensor(x)
+    sizes = ", ".join(map(str, (*img_size, in_channels)))
+    ok = x.ndim in (4, 5) and x.shape[-3:] == (*img_size, in_channels) and 0 not in x.shape
+    expect(ok, f"expected images [B, {sizes}] or frames [T, B, {sizes}], got {list(x.shape)}")
+    if x.dtype != dtype:
+        raise TypeError(
+            f"{where()}x is {x.dtype}, the parameters {dtype}: convert with x.astype({str(dtype)!r})"
+        )
+    expect(bool(get_xp(x.data).isfinite(x.data).all()), f"x {list(x.shape)} holds NaN or Inf")
+    return x
 
 
 # ---------------------------------------------------------------- families
+
+STEMS = {"sps": SPS, "scs": SCS}
 
 
 def transformer(
@@ -83,6 +88,7 @@ def transformer(
     img_size: int | tuple[int, int],
     in_channels: int,
     num_classes: int,
+    stem: str = "sps",
     pools: tuple[bool, ...],
     embed_dim: int,
     depth: int,
@@ -91,10 +97,11 @@ def transformer(
     rng=0,
     **neuron,
 ) -> SpikingTransformer:
-    """Build the machine around a mixer: SPS, `depth` blocks of mixer and MLP, head. Every family takes these.
+    """Build the machine around a mixer: stem, blocks of mixer and MLP, head. Every family takes these.
 
     make_mixer(grid, neuron, rng) makes a block's mixer for a token grid (H, W).
-    pools: after which of the stem's four stages the grid is halved.
+    stem: "sps", or Spikformer V2's "scs".    pools: which of the stem's four stages halve the grid: SPS's by
+    a max-pool behind the stage, SCS's by the stride of its first convolution.
     neuron: LIF's keywords, for every neuron of the model: tau, v_threshold, v_reset, detach_reset, surrogate,
     smooth (the attention neuron keeps its threshold of 0.5).
     """
@@ -102,13 +109,14 @@ def transformer(
     size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
     grid = tuple(side // 2 ** sum(pools) for side in size)
     hidden = int(embed_dim * mlp_ratio)
-    stem = SPS(in_channels, embed_dim, pools, neuron=make_neuron, rng=rng)
+    expect(stem in STEMS, f"stem must be one of {', '.join(STEMS)}, got {stem!r}")
+    tokens = STEMS[stem](in_channels, embed_dim, pools, neuron=make_neuron, rng=rng)
     blocks = [
         Block(make_mixer(grid, make_neuron, rng), MLP(embed_dim, hidden, neuron=make_neuron, rng=rng))
         for _ in range(depth)
     ]
     head = Linear(embed_dim, num_classes, rng=rng)
-    return SpikingTransformer(stem, blocks, head, T=T, img_size=size, in_channels=in_channels)
+    return SpikingTransformer(tokens, blocks, head, T=T, img_size=size, in_channels=in_channels)
 
 
 def spikformer(
@@ -159,6 +167,17 @@ def attention_free_spikformer(
     return transformer(make_mixer, embed_dim=embed_dim, **frame)
 
 
+def spikformer_v2(
+    *, embed_dim: int, num_heads: int, scale: float = 0.125, qkv_bias: bool = True, **frame
+) -> SpikingTransformer:
+    """Build a Spikformer V2 (arXiv 2401.02020): Spikformer behind the convolutional stem SCS.
+
+    All keywords as `spikformer`.
+    """
+    frame = {"stem": "scs", **frame}
+    return spikformer(embed_dim=embed_dim, num_heads=num_heads, scale=scale, qkv_bias=qkv_bias, **frame)
+
+
 def saformer(
     *,
     embed_dim: int,
@@ -193,60 +212,7 @@ def saformer(
 
 # ---------------------------------------------------------------- names
 
-_CIFAR10 = dict(img_size=32, in_channels=3, num_classes=10, pools=(False, False, True, True))
-_CIFAR100 = _CIFAR10 | dict(num_classes=100)
-_TINY = _CIFAR10 | dict(img_size=64, num_classes=200, pools=(False, True, True, True))  # 8×8 tokens too
-_IMAGENET = dict(img_size=224, in_channels=3, num_classes=1000, pools=(True,) * 4, qkv_bias=False)
-_EVENTS = dict(img_size=128, in_channels=2, pools=(True,) * 4, T=16)
-_DVS = _EVENTS | dict(qkv_bias=False, scale=0.25)
-_DIGITS = dict(img_size=8, in_channels=1, num_classes=10, pools=(False, False, True, False))
-
-FAMILIES = {f.__name__: f for f in (spikformer, attention_free_spikformer, saformer)}
-MODELS = {
-    # one block on 8×8 digits (4×4 tokens): the lessons' model, 96,258 parameters
-    "spikformer_1_64_digits": (
-        spikformer,
-        _DIGITS | dict(depth=1, embed_dim=64, num_heads=4, mlp_ratio=2),
-    ),
-    # Spikformer table 4: CIFAR
-    "spikformer_4_384_cifar10": (spikformer, _CIFAR10 | dict(depth=4, embed_dim=384, num_heads=12)),
-    "spikformer_4_256_cifar10": (spikformer, _CIFAR10 | dict(depth=4, embed_dim=256, num_heads=8)),
-    "spikformer_2_384_cifar10": (spikformer, _CIFAR10 | dict(depth=2, embed_dim=384, num_heads=12)),
-    # Spikformer table 3: ImageNet
-    "spikformer_8_384_imagenet": (spikformer, _IMAGENET | dict(depth=8, embed_dim=384, num_heads=8)),
-    "spikformer_8_512_imagenet": (spikformer, _IMAGENET | dict(depth=8, embed_dim=512, num_heads=8)),
-    "spikformer_10_512_imagenet": (spikformer, _IMAGENET | dict(depth=10, embed_dim=512, num_heads=8)),
-    "spikformer_8_768_imagenet": (spikformer, _IMAGENET | dict(depth=8, embed_dim=768, num_heads=12)),
-    # Spikformer table 5: event frames [T, B, 128, 128, 2]
-    "spikformer_2_256_cifar10dvs": (
-        spikformer,
-        _DVS | dict(depth=2, embed_dim=256, num_heads=16, num_classes=10),
-    ),
-    "spikformer_2_256_gesture": (
-        spikformer,
-        _DVS | dict(depth=2, embed_dim=256, num_heads=16, num_classes=11),
-    ),
-}
-
-# Attention-free Spikformer: the same sizes, other mixers
-for _mixer in ("fft1d", "fft2d", "haar", "wavelets"):
-    for _size, _config in {
-        "1_64_digits": _DIGITS | dict(depth=1, embed_dim=64, mlp_ratio=2),
-        "4_384_cifar10": _CIFAR10 | dict(depth=4, embed_dim=384),
-        "2_256_cifar10dvs": _EVENTS | dict(depth=2, embed_dim=256, num_classes=10),
-    }.items():
-        MODELS[f"attention_free_{_mixer}_{_size}"] = (attention_free_spikformer, _config | dict(mixer=_mixer))
-
-# SAFormer: Spikformer's sizes again
-_384, _256 = dict(depth=4, embed_dim=384, num_heads=12), dict(depth=2, embed_dim=256, num_heads=16)
-MODELS |= {
-    "saformer_1_64_digits": (saformer, _DIGITS | dict(depth=1, embed_dim=64, num_heads=4, mlp_ratio=2)),
-    "saformer_4_384_cifar10": (saformer, _CIFAR10 | _384),
-    "saformer_4_384_cifar100": (saformer, _CIFAR100 | _384),
-    "saformer_4_384_tinyimagenet": (saformer, _TINY | _384),
-    "saformer_2_256_cifar10dvs": (saformer, _DVS | _256 | dict(num_classes=10)),
-    "saformer_2_256_gesture": (saformer, _DVS | _256 | dict(num_classes=11)),
-}
+FAMILIES = {f.__name__: f for f in (spikformer, attention_free_spikformer, spikformer_v2, saformer)}
 
 
 def list_models() -> list[str]:
@@ -260,20 +226,24 @@ def create_model(name: str, *, rng=0, dtype: str = "float32", **overrides) -> Sp
     overrides: any keyword of the model's family, of `transformer`, or of LIF.
     Raises ValueError for an unknown name, TypeError for an unknown keyword; both say what there is.
     """
+    return build_model(configuration(name, dtype=dtype, **overrides), rng=rng)
+
+
+def configuration(name: str, *, dtype: str = "float32", **overrides) -> dict:
+    """Return what `build_model` needs to build a named model: its family, dtype and keywords."""
     if name not in MODELS:
         near = get_close_matches(name, MODELS, n=3, cutoff=0.4) or MODELS
         raise ValueError(f"no model {name!r}; nearest: {', '.join(near)} (list_models() gives all)")
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     family, config = MODELS[name]
-    known = [*signature(family).parameters, *signature(transformer).parameters, *signature(LIF).parameters]
+    takers = FAMILIES[family], transformer, LIF
+    known = dict.fromkeys(key for taker in takers for key in signature(taker).parameters)
     known = [key for key in known if key not in ("frame", "make_mixer", "rng", "neuron")]
     unknown = [key for key in overrides if key not in known]
     if unknown:
-        raise TypeError(
-            f"create_model({name!r}) has no {', '.join(unknown)}; it takes {', '.join(dict.fromkeys(known))}"
-        )
-    return build_model({"family": family.__name__, "dtype": dtype, **config, **overrides}, rng=rng)
+        raise TypeError(f"create_model({name!r}) has no {', '.join(unknown)}; it takes {', '.join(known)}")
+    return {"family": family, "dtype": dtype, **config, **overrides}
 
 
 def build_model(config: dict, *, rng=0) -> SpikingTransformer:

@@ -17,6 +17,7 @@ from .neuron import check_neuron, lif
 from .ops import batch_norm, broadcast_to, conv2d, depthwise_conv2d, linear
 from .ops.norm import folded
 from .surrogate import Sigmoid, Surrogate
+from .visible import Visible
 
 # ---------------------------------------------------------------- Module
 
@@ -252,6 +253,8 @@ class Spiking(Module):
     x: [T, …] spikes or integers (the stem's first brick: the image) -> spikes [T, …, map.out_channels].
     T: only for the first brick of a static image, which is [1, …]. The map and BN are computed once, and
     their result is repeated T times into the neuron; BN counts each value T times in its running variance.
+    visible: only for masked images [T, B, H, W, C]: BN and neurons see the visible positions alone, the
+    others are silent.
 
     In eval mode without gradients BN's scale and shift go into the map's weights, anew at every call.
     """
@@ -259,12 +262,14 @@ class Spiking(Module):
     def __init__(self, map: Map | Transform, neuron: LIF | None = None):
         self.map, self.norm, self.neuron = map, BatchNorm(map.out_channels), neuron or LIF()
 
-    def forward(self, x, T: int = 1):
-        if self.training or is_grad_enabled():
-            y = self.norm(self.map(x), repeats=T)
-        else:
-            y = self.map(x, fold=self.norm.fold())
+    def forward(self, x, T: int = 1, visible: Visible | None = None):
+        fold = None if self.training or is_grad_enabled() else self.norm.fold()
+        y = self.map(x, fold)
+        grid = y.shape[2:4]
+        y = visible.take(y) if visible else y
+        y = self.norm(y, repeats=T) if fold is None else y
         if T > 1:
             expect(len(y) == 1, f"only a static input [1, …] is repeated T = {T} times, got {list(x.shape)}")
             y = broadcast_to(y, (T, *y.shape[1:]))
-        return self.neuron(y)
+        s = self.neuron(y)
+        return visible.put(s, *grid) if visible else s

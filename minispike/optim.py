@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import cos, pi
 
 from .backend import get_xp
-from .nn import Parameter
+from .nn import Module, Parameter
 
 
 class SGD:
@@ -35,6 +35,8 @@ class AdamW(SGD):
     p −= lr·weight_decay·p                           only weights: p.ndim >= 2, no bias, no batch norm
     m += (1 − β₁)(g − m)        v += (1 − β₂)(g² − v)
     p −= lr · m̂ / (√v̂ + eps)                                  m̂ = m/(1 − β₁ᵗ)        v̂ = v/(1 − β₂ᵗ)
+
+    lr_scales: a factor on lr for each parameter, as `layer_scales` makes them for fine-tuning.
     """
 
     def __init__(
@@ -44,8 +46,10 @@ class AdamW(SGD):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        lr_scales: list[float] | None = None,
     ):
         super().__init__(parameters, lr)
+        self.lr_scales = lr_scales or [1.0] * len(self.parameters)
         self.m = [get_xp(p.data).zeros_like(p.data) for p in self.parameters]
         self.betas, self.eps, self.weight_decay, self.t = betas, eps, weight_decay, 0
 
@@ -53,15 +57,16 @@ class AdamW(SGD):
         """Move every parameter that has a gradient."""
         self.t += 1
         beta1, beta2 = self.betas
-        for p, m, v in zip(self.parameters, self.m, self.v, strict=True):
+        for p, m, v, scale in zip(self.parameters, self.m, self.v, self.lr_scales, strict=True):
             if p.grad is None:
                 continue
+            lr = self.lr * scale
             if p.ndim >= 2:
-                p.data *= 1 - self.lr * self.weight_decay
+                p.data *= 1 - lr * self.weight_decay
             m += (1 - beta1) * (p.grad - m)
             v += (1 - beta2) * (p.grad * p.grad - v)
             root = get_xp(v).sqrt(v / (1 - beta2**self.t))
-            p.data -= self.lr / (1 - beta1**self.t) * m / (root + self.eps)
+            p.data -= lr / (1 - beta1**self.t) * m / (root + self.eps)
 
 
 def cosine_with_warmup(
@@ -75,3 +80,19 @@ def cosine_with_warmup(
     if epoch < warmup:
         return warmup_lr + (lr - warmup_lr) * epoch / warmup
     return min_lr + 0.5 * (lr - min_lr) * (1 + cos(pi * epoch / epochs))
+
+
+def layer_scales(model: Module, decay: float = 0.75) -> list[float]:
+    """Return a factor on the learning rate for each parameter of a model with stem, blocks and head.
+
+    The head has 1; each step down towards the image multiplies by `decay`: last block, …, first block, stem.
+    Layer-wise decay lets fine-tuning change least what pre-training learned first (arXiv 2106.08254).
+    """
+    depth = len(model.blocks)
+    steps_down = {"stem": depth + 1, "head": 0} | {f"blocks.{i}": depth - i for i in range(depth)}
+
+    def layer(path: str) -> str:
+        part, number, *_ = path.split(".")
+        return f"{part}.{number}" if part == "blocks" else part
+
+    return [decay ** steps_down[layer(path)] for path, _ in model.named_parameters()]

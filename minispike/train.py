@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from math import isfinite
 
 from tqdm import tqdm
@@ -23,43 +24,45 @@ def fit(
     epochs: int,
     schedule: Callable[[float], float] | None = None,
     label_smoothing: float = 0.0,
+    objective: Callable | None = None,
     test: Iterable | None = None,
     on_epoch: Callable[[dict], None] | None = None,
     progress: bool = True,
 ) -> list[dict]:
-    """Train a classifier and return one record an epoch: epoch, lr, loss, accuracy, seconds (and test_…).
+    """Train, and return one record an epoch: epoch, lr, loss, accuracy, seconds (and test_…).
 
     batches: batches(epoch) gives that epoch's (images, labels) pairs; its len(), if any, sizes the bar.
     schedule: schedule(epoch) gives the learning rate at every step; where the number of steps is known, the
     epoch comes with its fraction.
+    objective: objective(model, images, labels) gives the loss to descend, and a dict of things to count, each
+    averaged over the samples; by default `classify`, with its label_smoothing.
     test: batches to evaluate on after each epoch.    on_epoch: sees each record.
     Raises FloatingPointError, naming step and layer, as soon as the loss or a gradient is NaN or Inf.
     """
     keep_freed_memory()
+    objective = objective or partial(classify, label_smoothing=label_smoothing)
     history: list[dict] = []
     for epoch in range(epochs):
         model.train()
         steps = batches(epoch)
         n_steps = len(steps) if hasattr(steps, "__len__") else None
-        seen = correct = 0
-        total, began = 0.0, time.perf_counter()
+        seen, sums, began = 0, {}, time.perf_counter()
         bar = tqdm(steps, desc=f"epoch {epoch + 1}/{epochs}", disable=not progress, leave=epoch == epochs - 1)
         for step, (images, labels) in enumerate(bar):
             if schedule:
                 optimizer.lr = schedule(epoch + (step / n_steps if n_steps else 0))
             optimizer.zero_grad()
             images = _like(model, images)
-            logits = model(images)
-            loss = softmax_cross_entropy(logits, labels, label_smoothing)
+            loss, counts = objective(model, images, labels)
             value = loss.item()
             loss.backward()
-            _check_finite(model, images, value, f"epoch {epoch + 1}, step {step + 1}")
+            _check_finite(model, objective, images, labels, value, f"epoch {epoch + 1}, step {step + 1}")
             optimizer.step()
-            seen += len(labels)
-            correct += count_correct(logits, labels)
-            total += value * len(labels)
-            bar.set_postfix(loss=f"{total / seen:.3f}", accuracy=f"{correct / seen:.1%}", refresh=False)
-        record = {"epoch": epoch + 1, "lr": optimizer.lr, "loss": total / seen, "accuracy": correct / seen}
+            seen += len(images)
+            for name, count in {"loss": value * len(images), **counts}.items():
+                sums[name] = sums.get(name, 0) + count
+            bar.set_postfix({name: f"{count / seen:.3f}" for name, count in sums.items()}, refresh=False)
+        record = {"epoch": epoch + 1, "lr": optimizer.lr, **{name: n / seen for name, n in sums.items()}}
         record["seconds"] = time.perf_counter() - began
         if test is not None:
             record["test_loss"], record["test_accuracy"] = evaluate(model, test)
@@ -67,6 +70,13 @@ def fit(
         if on_epoch:
             on_epoch(record)
     return history
+
+
+def classify(model: Module, images, labels, label_smoothing: float = 0.0) -> tuple[Tensor, dict]:
+    """Return the cross-entropy of a classifier's logits and how many samples they get right."""
+    logits = model(images)
+    loss = softmax_cross_entropy(logits, labels, label_smoothing)
+    return loss, {"accuracy": count_correct(logits, labels)}
 
 
 def evaluate(model: Module, batches: Iterable) -> tuple[float, float]:
@@ -97,7 +107,7 @@ def _like(model: Module, images):
     return to_device(images, get_device(model.parameters()[0].data).name)
 
 
-def _check_finite(model: Module, images, loss: float, moment: str) -> None:
+def _check_finite(model: Module, objective: Callable, images, labels, loss: float, moment: str) -> None:
     gradients = sum(float(p.grad.sum()) for p in model.parameters() if p.grad is not None)
     if isfinite(loss) and isfinite(gradients):
         return
@@ -108,7 +118,7 @@ def _check_finite(model: Module, images, loss: float, moment: str) -> None:
             first.append(f"the output of {type(function).__name__} in {path or 'the model'}")
 
     with no_grad(), trace(look):
-        model(images)
+        objective(model, images, labels)
     if not first:  # backward runs from the last layer to the first
         parameters = reversed(list(model.named_parameters()))
         bad = (path for path, p in parameters if p.grad is not None and not isfinite(float(p.grad.sum())))

@@ -52,10 +52,10 @@ class DeviceArray:
         return bool(self._host)
 
 
-def _operator(name):
+def _operator(name, in_place=False):
     def apply(self, *others):
         result = getattr(self._host, name)(*(unwrap(x) for x in others))
-        if name.startswith("__i"):
+        if in_place:
             self._host = result
             return self
         return result if result is NotImplemented else wrap(result)
@@ -66,7 +66,7 @@ def _operator(name):
 OPERATORS = "add sub mul truediv floordiv matmul pow mod and or xor".split()
 for name in OPERATORS:
     for prefix in ("", "r", "i"):
-        setattr(DeviceArray, f"__{prefix}{name}__", _operator(f"__{prefix}{name}__"))
+        setattr(DeviceArray, f"__{prefix}{name}__", _operator(f"__{prefix}{name}__", prefix == "i"))
 for name in "neg abs invert lt le gt ge eq ne".split():
     setattr(DeviceArray, f"__{name}__", _operator(f"__{name}__"))
 DeviceArray.__hash__ = object.__hash__

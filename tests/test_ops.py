@@ -95,6 +95,17 @@ def test_moving_values(rng):
         check_grads(f, x)
 
 
+def test_taking_rows_and_putting_them_back(rng):
+    x, rows = rng.standard_normal((2, 6, 3)), np.array([4, 0, 3])
+    some = ops.take(x, rows)
+    np.testing.assert_array_equal(some.data, x[:, [4, 0, 3]])
+    back = ops.put(some, rows, 6).data
+    np.testing.assert_array_equal(back[:, [4, 0, 3]], x[:, [4, 0, 3]])
+    assert not back[:, [1, 2, 5]].any()
+    check_grads(lambda x: ops.take(x, rows), x)
+    check_grads(lambda x: ops.put(x, rows, 6), x[:, :3])
+
+
 @few
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.data())
 def test_sum_and_mean_over_any_axes(shape, data):
@@ -450,7 +461,8 @@ def functions(base=Function):
 
 NO_PRODUCTS = {
     "Add", "Sub", "Mul", "Div", "Neg", "Power", "Exp", "Log", "Tanh", "Reshape", "Transpose", "BroadcastTo",
-    "GetItem", "Stack", "Sum", "AvgPool2d", "MaxPool2d", "BatchNorm", "SoftmaxCrossEntropy", "Spike", "LIF",
+    "GetItem", "Take",
+    "Put", "Stack", "Sum", "AvgPool2d", "MaxPool2d", "BatchNorm", "SoftmaxCrossEntropy", "Spike", "LIF",
 }  # fmt: skip
 
 

@@ -10,8 +10,8 @@ import minispike
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "minispike"
-ORDER = ["backend", "autograd", "ops", "surrogate", "neuron", "nn", "blocks", "models", "optim", "train"]
-ORDER += ["torchfile", "checkpoint", "interop"]
+ORDER = ["backend", "autograd", "ops", "surrogate", "neuron", "visible", "nn", "blocks", "configs", "models"]
+ORDER += ["optim", "train", "masked", "torchfile", "checkpoint", "interop"]
 BESIDE = {
     "gradcheck": "nn",
     "viz": "nn",

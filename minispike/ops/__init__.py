@@ -11,14 +11,13 @@ from .loss import mse, softmax_cross_entropy
 from .matmul import linear, matmul
 from .norm import batch_norm
 from .pool import avg_pool2d, max_pool2d
-from .shape import broadcast_to, getitem, mean, reshape, stack, sum, transpose
+from .shape import broadcast_to, getitem, mean, put, reshape, stack, sum, take, transpose
 from .transform import fourier, wavelet
 
 __all__ = [
     "add", "avg_pool2d", "batch_norm", "broadcast_to", "conv2d", "depthwise_conv2d", "div", "exp", "fourier",
-    "getitem",
-    "linear", "log", "matmul", "max_pool2d", "mean", "mse", "mul", "neg", "power", "reshape",
-    "softmax_cross_entropy", "stack", "sub", "sum", "tanh", "transpose", "wavelet",
+    "getitem", "linear", "log", "matmul", "max_pool2d", "mean", "mse", "mul", "neg", "power", "put",
+    "reshape", "softmax_cross_entropy", "stack", "sub", "sum", "take", "tanh", "transpose", "wavelet",
 ]  # fmt: skip
 
 OPERATORS = {

@@ -55,6 +55,32 @@ class GetItem(Function):
         return gx
 
 
+class Take(Function):
+    """y = x[:, rows]        gx = 0, with gx[:, rows] = gy        (no row twice)"""
+
+    def forward(self, x, rows):
+        self.shape, self.rows = x.shape, rows
+        return x[:, rows]
+
+    def backward(self, gy):
+        gx = self.xp.zeros(self.shape, gy.dtype)
+        gx[:, self.rows] = gy
+        return gx
+
+
+class Put(Function):
+    """y = 0, with y[:, rows] = x        gx = gy[:, rows]        (the transpose of Take)"""
+
+    def forward(self, x, rows, n):
+        self.rows = rows
+        y = self.xp.zeros((x.shape[0], n, *x.shape[2:]), x.dtype)
+        y[:, rows] = x
+        return y
+
+    def backward(self, gy):
+        return gy[:, self.rows]
+
+
 class Stack(Function):
     """y = inputs side by side along a new axis        gxᵢ = gy[i] along it"""
 
@@ -92,6 +118,16 @@ def getitem(x, index) -> Tensor:
     simple = all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts)
     expect(simple, f"a Tensor is indexed by ints and slices, got {index!r}")
     return GetItem.apply(x, index=index)
+
+
+def take(x, rows) -> Tensor:
+    """Return some rows of x [T, n, ...]: rows [m], different integers, the same at every t -> [T, m, ...]."""
+    return Take.apply(x, rows=rows)
+
+
+def put(x, rows, n: int) -> Tensor:
+    """Lay rows x [T, m, ...] into zeros [T, n, ...] at the places that `take` would take them from."""
+    return Put.apply(x, rows=rows, n=n)
 
 
 def stack(xs, axis: int = 0) -> Tensor:
