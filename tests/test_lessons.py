@@ -9,7 +9,7 @@ import pytest
 
 LESSONS = Path(__file__).parent.parent / "lessons"
 NAMES = [path.stem for path in sorted(LESSONS.glob("[0-9][0-9]_*.py"))]
-TRAINING = {"04_spikformer"}
+TRAINING = {"04_spikformer", "08_masked", "10_dwc", "13_energy"}
 
 
 @pytest.mark.lessons
