@@ -204,7 +204,8 @@ def _read_archive(layout: Layout, path: Path):
             found = f"a damaged archive ({type(error).__name__}: {error})"
             raise DataFileError(path, stream.position, found, layout.archive) from error
     if wanted:
-        raise DataFileError(path, stream.position, f"the archive ends without {', '.join(wanted)}", "them")
+        found = f"the archive ends without {', '.join(wanted.values())}"
+        raise DataFileError(path, stream.position, found, ", ".join(sizes))
 
 
 class _Limited:

@@ -89,7 +89,7 @@ def _annotated(annotations: Path, classes: list[str]) -> ImageFolder:
     paths, labels, offset = [], [], 0
     for line in annotations.read_bytes().splitlines(keepends=True):
         file, name, *_ = [*line.decode("utf-8", "replace").rstrip().split("\t"), ""]
-        if name not in label_of or Path(file).name != file:
+        if not file or Path(file).name != file or name not in label_of:
             expected = "a file name, a tab and one of train's classes"
             raise DataFileError(annotations, offset, f"the line {line[:60]!r}", expected)
         paths.append(annotations.parent / "images" / file)

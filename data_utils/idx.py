@@ -18,7 +18,7 @@ import numpy as np
 
 from .errors import DataFileError
 
-CHUNK = 2**20
+CHUNK = 2**16
 GZIP_RATIO = 1032  # a deflate stream holds at most this many bytes in one of its own
 
 
