@@ -105,7 +105,8 @@ class Prefetch:
         room = threading.Semaphore(self.depth)  # how many more may be made ahead
         made: queue.SimpleQueue = queue.SimpleQueue()  # ("batch", …) each, then ("end", None) or ("error", …)
         stopped = threading.Event()
-        maker = threading.Thread(target=_make, args=(self.batches, room, made, stopped), daemon=True)
+        work = (self.batches, room, made, stopped)
+        maker = threading.Thread(target=_make, args=work, name="prefetch", daemon=True)
         maker.start()
         try:
             while True:

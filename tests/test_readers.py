@@ -313,7 +313,9 @@ def test_a_cifar_file_that_ends_in_a_record_is_refused():
 
 
 def test_cifars_python_version_is_refused_with_the_place_of_the_binary_one(tmp_path, rng):
-    remedy = "Python version: pickles, which are not read; expected the binary version, https://.*binary.tar.gz"
+    remedy = (
+        "Python version: pickles, which are not read; expected the binary version, https://.*binary.tar.gz"
+    )
     for layout, name in ((SMALL10, "cifar-10-batches-py"), (SMALL100, "cifar-100-python")):
         (tmp_path / name).mkdir()
         with pytest.raises(DataFileError, match=remedy):
@@ -331,7 +333,9 @@ def test_cifars_python_version_is_refused_with_the_place_of_the_binary_one(tmp_p
 
 
 def test_missing_cifar_says_what_goes_where(tmp_path):
-    with pytest.raises(FileNotFoundError, match="data_batch_1.bin.*test_batch.bin, or the folder.*cifar-10-b"):
+    with pytest.raises(
+        FileNotFoundError, match="data_batch_1.bin.*test_batch.bin, or the folder.*cifar-10-b"
+    ):
         cifar.load_cifar10(tmp_path)
     with pytest.raises(FileNotFoundError, match="train.bin, test.bin, or the folder cifar-100-binary"):
         cifar.load_cifar100(tmp_path)
@@ -351,7 +355,10 @@ def test_a_hostile_archive_writes_nothing_and_stays_small(tmp_path, rng):
     assert sorted(tmp_path.rglob("*")) == before
 
     path.write_bytes(gzip.compress(tar(named | {"bomb": bytes(64 * 2**20)}), 1))
-    with memory_below(4 * 2**20), pytest.raises(DataFileError, match="the archive goes on; expected 1,1.* most"):
+    with (
+        memory_below(4 * 2**20),
+        pytest.raises(DataFileError, match="the archive goes on; expected 1,1.* most"),
+    ):
         cifar._load(SMALL10, path)
     path.write_bytes(gzip.compress(tar(named | {f"{SMALL10.folder}/test_batch.bin": b"short"})))
     with pytest.raises(DataFileError, match="test_batch.bin of 5 bytes; expected a file of 12,292"):
@@ -377,7 +384,9 @@ TINY_TAR = tar({f"{TINY.folder}/{name}": data for name, data in TINY_FILES.items
 
 
 @fuzz
-@given(damaged(gzip.compress(TINY_TAR, mtime=0)) | damaged(TINY_TAR[:600]).map(gzip.compress) | damaged(TINY_TAR))
+@given(
+    damaged(gzip.compress(TINY_TAR, mtime=0)) | damaged(TINY_TAR[:600]).map(gzip.compress) | damaged(TINY_TAR)
+)
 def test_damaged_archives_end_in_an_error_or_in_images(tmp_path, data):
     path = tmp_path / TINY.archive
     path.write_bytes(data)
@@ -518,7 +527,10 @@ def test_a_png_named_jpeg_is_read_and_another_format_is_not(tmp_path, rng):
 def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
     path = tmp_path / "bomb.png"
     Image.new("1", (2**13, 2**13 + 1)).save(path)
-    with memory_below(2**20), pytest.raises(DataFileError, match="67,117,056 pixels; expected at most 67,108,864"):
+    with (
+        memory_below(2**20),
+        pytest.raises(DataFileError, match="67,117,056 pixels; expected at most 67,108,864"),
+    ):
         read_image(path)
 
 
