@@ -192,7 +192,8 @@ def _read_archive(layout: Layout, path: Path):
                         raise _python_version(layout, path)
                     name = wanted.pop(member.name, None)
                     if name and not (member.isreg() and member.size == sizes[name]):
-                        found = f"{member.name} of {member.size:,} bytes"
+                        kind = "" if member.isreg() else ", no plain file"
+                        found = f"{member.name}{kind} of {member.size:,} bytes"
                         raise DataFileError(path, member.offset, found, f"a file of {sizes[name]:,}")
                     if name:
                         yield name, archive.extractfile(member).read()

@@ -176,7 +176,7 @@ def transform(images, coefficients):
 
 def test_moves_are_pillows(images, rng):
     amount = rng.uniform(-0.5, 0.5, 40)
-    amount[:2] = 0, 0.25
+    amount[:3] = 0, 0.25, 1 / 64  # whole and half pixels: source points on the border itself
     cases = [
         (shear_x(amount), lambda i: (1, amount[i], 0, 0, 1, 0)),
         (translation(amount * 32, 0 * amount), lambda i: (1, 0, amount[i] * 32, 0, 1, 0)),
