@@ -3,7 +3,7 @@
 The published code draws, for each image, one of Equalize, Rotate, ShearX, TranslateX, TranslateY and applies
 it with probability ½. Its strength is m/10 of 30°, 0.3, and 0.45 of the side, with m ~ N(9, 0.4²) in [0, 10]
 ("rand-m9-n1-mstd0.4"), hence 27°, 0.27 and 0.405 on average; the sign is random. What enters from outside
-takes the mean colour. Results are those of Pillow, byte by byte, with its bicubic filter.
+takes the mean colour. Each operation gives Pillow's bytes, with the recipe's bicubic filter.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def equalize(images: np.ndarray) -> np.ndarray:
 
 def rotation(angle: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return matrices [n, 2, 3] that turn by `angle` [n] radians, counter-clockwise about the centre."""
-    cos, sin = np.cos(angle), np.sin(angle)
+    cos, sin = np.round(np.cos(angle), 15), np.round(np.sin(angle), 15)  # as Pillow: a right angle is exact
     x, y = width / 2, height / 2
     return _matrices(cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y)
 
