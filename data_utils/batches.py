@@ -11,6 +11,7 @@ class Batches:
     """Pairs (images, labels) of `size` samples, the last of an epoch perhaps smaller, never dropped.
 
     `batches(epoch)` shuffles, and applies augment(images, rng), by (seed, epoch); plain iteration does not.
+    An epoch is copied and augmented as a whole: for what is too large for that, see loader.py.
     """
 
     def __init__(

@@ -62,12 +62,13 @@ def test_data_utils_and_minispike_do_not_know_each_other():
         assert not re.search(r"^\s*(from|import) minispike", path.read_text(encoding="utf-8"), re.M), path
 
 
-def test_importing_needs_neither_cupy_nor_matplotlib_nor_scikit_learn():
-    code = "import sys, minispike, minispike.viz, data_utils.digits; print(list(sys.modules))"
+def test_importing_needs_neither_cupy_nor_matplotlib_nor_scikit_learn_nor_pooch_nor_pillow():
+    parts = [f"data_utils.{path.stem}" for path in (ROOT / "data_utils").glob("*.py")]
+    code = f"import sys, minispike, minispike.viz, {', '.join(parts)}; print(list(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout
-    assert not {"cupy", "matplotlib", "sklearn"} & set(ast.literal_eval(loaded))
+    assert not {"cupy", "matplotlib", "sklearn", "pooch", "requests", "PIL"} & set(ast.literal_eval(loaded))
 
 
 def test_the_public_names_are_the_ones_listed():

@@ -1,0 +1,87 @@
+"""Fashion-MNIST and MNIST: 60,000 + 10,000 grey images of ten classes, 28×28, here padded to 32×32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from .augment import normalise
+from .download import fetch, require
+from .errors import DataFileError
+from .idx import read_idx
+
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+FILES += ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+FASHION_MD5 = {
+    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
+
+MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"  # a mirror: the author's page is often closed
+MNIST_MD5 = {
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+
+Split = tuple[np.ndarray, np.ndarray]
+
+
+def load_fashion_mnist(root: str | Path | None = None) -> tuple[Split, Split]:
+    """Return (train_images, train_labels), (test_images, test_labels): float32 [n, 32, 32, 1], int64 [n].
+
+    root: a folder with the four IDX files, gzipped or not. Without it: Debian's folder (the package
+    dataset-fashion-mnist), then the cache, then a download.
+    The images are padded with the background's black and then standardised by the mean and deviation of the
+    28×28 training pixels (0.2860 and 0.3530), so that the border goes on as the background does.
+    """
+    call = "load_fashion_mnist"
+    if root is None:
+        has_package = DEBIAN.is_dir()
+        root = DEBIAN if has_package else fetch("fashion-mnist", FASHION_URL, FASHION_MD5, call)
+    return _load(root, call)
+
+
+def load_mnist(root: str | Path | None = None) -> tuple[Split, Split]:
+    """Return MNIST's handwritten digits just as load_fashion_mnist does (mean 0.1307, deviation 0.3081)."""
+    call = "load_mnist"
+    return _load(fetch("mnist", MNIST_URL, MNIST_MD5, call) if root is None else root, call)
+
+
+def _load(root: str | Path, call: str) -> tuple[Split, Split]:
+    paths = require(root, [(name, f"{name}.gz") for name in FILES], call)
+    train, train_labels = _read_pair(*paths[:2])
+    test, test_labels = _read_pair(*paths[2:])
+    counts = sum(np.bincount(image.reshape(-1), minlength=256) for image in train)  # exact, and no float copy
+    levels = np.arange(256) / 255
+    mean = (counts * levels).sum() / counts.sum()
+    deviation = ((counts * (levels - mean) ** 2).sum() / counts.sum()) ** 0.5
+    if not deviation:
+        raise DataFileError(paths[0], 16, "all pixels alike", "images")
+    train, test = (_pad_and_normalise(images, mean, deviation) for images in (train, test))
+    return (train, train_labels), (test, test_labels)
+
+
+def _read_pair(images_path: Path, labels_path: Path) -> Split:
+    """Return uint8 [n, 28, 28] and int64 [n]; how many there are is left to the files."""
+    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+    if images.shape[1:] != (28, 28) or not len(images):
+        raise DataFileError(images_path, 4, f"images of shape {list(images.shape)}", "[n, 28, 28], n > 0")
+    if len(labels) != len(images):
+        raise DataFileError(labels_path, 4, f"{len(labels)} labels", f"{len(images)}, one an image")
+    if labels.max() > 9:
+        first = int((labels > 9).argmax())
+        raise DataFileError(labels_path, 8 + first, f"label {labels[first]}", "0 to 9")
+    return images, labels.astype("int64")
+
+
+def _pad_and_normalise(images: np.ndarray, mean: float, deviation: float) -> np.ndarray:
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None]  # [n, 32, 32, 1]
+    return normalise(padded, mean, deviation)
