@@ -12,7 +12,6 @@ from scipy.ndimage import zoom
 
 from data_utils import dvs
 from data_utils.aedat import AedatError, read_aedat2, read_aedat3, write_aedat3
-from data_utils.augment_events import augment_frames
 from data_utils.batches import FrameBatches
 from data_utils.digits import load_digits
 from data_utils.dvs import cifar10_dvs, dvs128_gesture, read_labels, split_files
@@ -289,6 +288,6 @@ def test_a_spikformer_learns_from_recordings(data, cifar_folder, gesture_folder,
     for path, parameter in model.named_parameters():
         if path.endswith("norm.weight"):
             parameter.data[...] = 2
-    batches = FrameBatches(frames, frames.labels, 4, augment=augment_frames)
+    batches = FrameBatches(frames, frames.labels, 4)
     history = fit(model, AdamW(model.parameters(), lr=5e-3), batches, epochs=8, progress=False)
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
