@@ -288,6 +288,6 @@ def test_a_spikformer_learns_from_recordings(data, cifar_folder, gesture_folder,
     for path, parameter in model.named_parameters():
         if path.endswith("norm.weight"):
             parameter.data[...] = 2
-    batches = FrameBatches(frames, frames.labels, 4)
-    history = fit(model, AdamW(model.parameters(), lr=5e-3), batches, epochs=8, progress=False)
+    batches = FrameBatches(frames, frames.labels, len(frames))
+    history = fit(model, AdamW(model.parameters(), lr=1e-2), batches, epochs=12, progress=False)
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
