@@ -111,8 +111,8 @@ def read_aedat2(
         for records in _records(file, path, RECORD2, (end - offset) // 8):
             address, t = records["address"].astype("u4"), records["t"].astype("i8")
             if (address >> 16).any():
-                bad = offset + 8 * int((address >> 16 > 0).argmax())
-                _fail(path, bad, "a DVS128 address of 16 bits", hex(address.max()))
+                i = int((address >> 16 > 0).argmax())
+                _fail(path, offset + 8 * i, "a DVS128 address of 16 bits", hex(address[i]))
             if (address & 0x8000).any():
                 internal = address & 0x8000 == 0
                 address, t = address[internal], t[internal]

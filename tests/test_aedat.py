@@ -26,6 +26,9 @@ HEADERS = {"2.0": HEADER2, "3.1": HEADER3}
 both = pytest.mark.parametrize("version", ["2.0", "3.1"])
 
 
+fuzzed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "recording.aedat"
@@ -88,7 +91,7 @@ wide = st.tuples(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@fuzzed
 @given(st.lists(wide, max_size=30), st.integers(1, 9))
 def test_aedat3_holds_large_sensors_and_long_times(path, rows, length):
     events = np.array(sorted(rows, key=lambda row: row[2]), EVENT)
@@ -104,7 +107,7 @@ def test_aedat3_packets_are_as_long_as_asked(path):
     assert sizes == [10 * 28 + 800, 28 + 800]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@fuzzed
 @given(st.binary(max_size=80))
 def test_any_aedat2_body_of_sixteen_bit_addresses_comes_back_bit_for_bit(path, noise):
     pairs = np.frombuffer(noise[: len(noise) // 4 * 4], ">u2").reshape(-1, 2)
@@ -231,13 +234,8 @@ def read_or_refuse(path, version, data):
     assert peak <= 2 * len(data) + (4 << 20)
 
 
-hostile = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
-)
-
-
 @both
-@hostile
+@fuzzed
 @given(cut=st.integers(0, 900))
 def test_truncated_files(version, path, cut):
     WRITERS[version](path, some_events(90))
@@ -249,7 +247,7 @@ def test_truncated_files(version, path, cut):
 
 
 @both
-@hostile
+@fuzzed
 @given(flips=st.lists(st.integers(0, 8 * 400 - 1), min_size=1, max_size=5))
 def test_flipped_bits(version, path, flips):
     WRITERS[version](path, some_events(60))
@@ -260,7 +258,7 @@ def test_flipped_bits(version, path, flips):
 
 
 @both
-@hostile
+@fuzzed
 @given(noise=st.binary(max_size=300), headed=st.booleans())
 def test_random_bytes(version, path, noise, headed):
     read_or_refuse(path, version, HEADERS[version] * headed + noise)
@@ -269,7 +267,7 @@ def test_random_bytes(version, path, noise, headed):
 edges = st.sampled_from([-(2**31), -1, 0, 1, 8, 2**31 - 1]) | st.integers(-(2**31), 2**31 - 1)
 
 
-@hostile
+@fuzzed
 @given(
     kind=st.integers(-2, 3),
     size=edges,

@@ -289,5 +289,5 @@ def test_a_spikformer_learns_from_recordings(data, cifar_folder, gesture_folder,
         if path.endswith("norm.weight"):
             parameter.data[...] = 2
     batches = FrameBatches(frames, frames.labels, len(frames))
-    history = fit(model, AdamW(model.parameters(), lr=1e-2), batches, epochs=12, progress=False)
+    history = fit(model, AdamW(model.parameters(), lr=1e-2), batches, epochs=8, progress=False)
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_utils.augment_events import CHANGES, augment_frames, change, cutout, warp
@@ -41,6 +41,7 @@ def frames_by_hand(events, T, split_by, size):
 lists = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 5), st.integers(0, 60), st.booleans()))
 
 
+@settings(deadline=None)
 @given(lists, st.integers(1, 7), st.sampled_from(["number", "time"]))
 def test_frames_are_those_of_the_loop_and_drop_nothing(rows, T, split_by):
     events = np.array(rows, EVENT)  # in any order of time
