@@ -110,7 +110,9 @@ mixed = np.random.default_rng(1).permutation(events)
 
 
 def changed(other, split_by, frames):
-    return abs(events_to_frames(other, T, split_by, SIZE) - frames).sum() / (2 * n)  # share that moved
+    return abs(events_to_frames(other, T, split_by, SIZE) - frames).sum() / (
+        2 * n
+    )  # share that moved, at least
 
 
 speed = [changed(hurried, "number", by_number), changed(hurried, "time", by_time)]
@@ -125,8 +127,8 @@ print(f"what a cell of a frame counts ({shares}, … up to {values.max():.0f})")
 # %% [markdown]
 # ## A batch of frames is already a spiking input
 # An image is shown T times over, and the first neurons turn it into spikes. Frames need no such thing: each
-# step has its own, they hold whole numbers, mostly 0, so the first convolution adds a weight per event and
-# skips the rest. [T, B, H, W, 2] is what every model of events takes.
+# step has its own, and they hold whole numbers, mostly 0: hardware that works event by event can add a weight
+# for each and skip the rest (ours multiplies them all). The model takes them as [T, B, H, W, 2].
 
 # %%
 streams = [simulate(digit, np.random.default_rng(i), size=SIZE) for i, digit in enumerate(digits)]
