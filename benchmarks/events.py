@@ -1,0 +1,83 @@
+"""Reading recordings beside NumPy's bare reading: python -m benchmarks.events
+
+Writes a recording of 12.5 million events (100 MB) in AEDAT 2.0 and in 3.1, and reads each with our reader,
+which checks everything, and with np.fromfile and the format's masks alone, which check nothing. All are timed
+in turn, round after round, and so is events_to_frames, for both ways of framing. Prints medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from benchmarks.ablations import machine
+from data_utils.aedat import HEADER2, HEADER3, PACKET, read_aedat2, read_aedat3, write_aedat2, write_aedat3
+from data_utils.events import events_to_frames, make_events
+
+PER_PACKET = 4096
+
+
+def bare2(path: Path) -> tuple[np.ndarray, ...]:
+    """Columns x, y, t, p by np.fromfile and masks; nothing is checked, nothing put together."""
+    records = np.fromfile(path, ">u4", offset=len(HEADER2)).reshape(-1, 2)
+    address, t = records[:, 0].astype("u4"), records[:, 1].astype("i8")
+    return 127 - ((address & 0x7F00) >> 8), 127 - ((address & 0xFE) >> 1), t, address & 1 == 0
+
+
+def bare3(path: Path) -> tuple[np.ndarray, ...]:
+    """As bare2; the packets are known to be whole, of PER_PACKET events, and without overflow."""
+    raw = np.fromfile(path, "u1", offset=len(HEADER3))
+    whole = len(raw) // (PACKET.size + 8 * PER_PACKET)
+    body = raw[: whole * (PACKET.size + 8 * PER_PACKET)].reshape(whole, -1)[:, PACKET.size :]
+    records = np.ascontiguousarray(body).view("<u4").reshape(-1, 2)
+    data = records[:, 0]
+    return data >> 17, (data >> 2) & 0x7FFF, records[:, 1].astype("i8"), data & 2 > 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--events", type=int, default=12_500_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    n, rng = options.events, np.random.default_rng(0)
+    x, y = rng.integers(0, 128, (2, n))
+    events = make_events(x, y, np.sort(rng.integers(0, 10**8, n)), rng.random(n) < 0.5)
+    with tempfile.TemporaryDirectory() as folder:
+        file2, file3 = Path(folder) / "2.aedat", Path(folder) / "3.aedat"
+        write_aedat2(file2, events)
+        write_aedat3(file3, events, PER_PACKET)
+        assert np.array_equal(read_aedat2(file2), events) and np.array_equal(read_aedat3(file3), events)
+        tasks = {
+            "read_aedat2": lambda: read_aedat2(file2),
+            "np.fromfile and masks, 2.0": lambda: bare2(file2),
+            "read_aedat3": lambda: read_aedat3(file3),
+            "np.fromfile and masks, 3.1": lambda: bare3(file3),
+            "events_to_frames, number": lambda: events_to_frames(events, 16),
+            "events_to_frames, time": lambda: events_to_frames(events, 16, "time"),
+        }
+        times: dict[str, list[float]] = {name: [] for name in tasks}
+        for i in range(options.rounds + 1):  # the first does not count
+            for name, task in tasks.items():
+                start = time.perf_counter()
+                task()
+                if i:
+                    times[name].append(time.perf_counter() - start)
+    print(f"{machine()}; {n:,} events, medians of {options.rounds} rounds in turn")
+    for name, taken in times.items():
+        print(f"{name:<28} {median(taken) * 1e3:6.0f} ms  {n / median(taken) / 1e6:6.1f} million events/s")
+    for version in "23":
+        ours, bare = (
+            times[f"read_aedat{version}"],
+            next(t for k, t in times.items() if f"masks, {version}" in k),
+        )
+        ratio = median(a / b for a, b in zip(ours, bare, strict=True))
+        print(f"read_aedat{version} takes {ratio:.2f} of the bare reading's time")
+
+
+if __name__ == "__main__":
+    main()
