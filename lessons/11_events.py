@@ -19,7 +19,8 @@ from data_utils.aedat import HEADER2, read_aedat2, write_aedat2
 from data_utils.digits import load_digits
 from data_utils.events import events_to_frames
 from data_utils.simulator import crossings, moving, path, simulate
-from minispike import BatchNorm, Tensor, check_grads, create_model, no_grad, ops, viz
+from lessons.recipes import wake
+from minispike import Tensor, check_grads, create_model, no_grad, ops, viz
 
 # %% [markdown]
 # ## By hand
@@ -135,12 +136,7 @@ streams = [simulate(digit, np.random.default_rng(i), size=SIZE) for i, digit in 
 batch = np.stack([events_to_frames(stream, T, size=SIZE) for stream in streams], 1)  # [T, B, H, W, 2]
 small = dict(depth=1, embed_dim=64, num_heads=4, img_size=32, pools=(True, True, True, False))
 model = create_model("spikformer_2_256_cifar10dvs", **small, rng=0)
-for name, parameter in model.named_parameters():
-    if name.endswith("norm.weight"):
-        parameter.data[...] = 3  # untrained, but with something to see
-for _, module in model.named_modules():
-    if isinstance(module, BatchNorm):
-        module.momentum = 1.0  # one pass in training mode makes the running statistics this batch's
+wake(model, batch)
 logits = model(batch)
 assert logits.shape == (8, 10) and np.array_equal(batch, batch.round())
 rates = viz.firing_rates(model, batch)
