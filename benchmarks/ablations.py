@@ -10,33 +10,18 @@ import argparse
 import json
 import os
 import platform
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import numpy
 
 from data_utils.digits import load_digits
-from lessons.recipes import recorded, train_on_digits
+from lessons.recipes import pretrain_on_digits, recorded, train_on_digits, train_on_few
 from minispike import Tensor, create_model, no_grad, trace
+from minispike.masked import masked_autoencoder
 
 RESULTS = Path(__file__).parent / "results"
-
-EXPERIMENTS = {  # name: {variant: (model, overrides)}
-    "spikformer_T": {f"T = {T}": ("spikformer_1_64_digits", dict(T=T)) for T in (1, 2, 4)},
-    "mixers": {"ssa": ("spikformer_1_64_digits", {})}
-    | {
-        mixer: ("attention_free_fft1d_1_64_digits", dict(mixer=mixer))
-        for mixer in ("fft1d", "fft2d", "haar", "wavelets", "identity", "random")
-    },
-    "saformer": {
-        "SSA": ("spikformer_1_64_digits", {}),
-        "SASA": ("saformer_1_64_digits", dict(dwc=None)),
-        "SASA + DWC": ("saformer_1_64_digits", {}),
-        "global + DWC": ("saformer_1_64_digits", dict(aggregate="global")),
-        "channel + DWC": ("saformer_1_64_digits", dict(aggregate="channel")),
-        "identity": ("attention_free_fft1d_1_64_digits", dict(mixer="identity")),
-    },
-}
 
 
 def machine() -> str:
@@ -64,8 +49,93 @@ def macs(module, x) -> int:
     return total
 
 
+# ---------------------------------------------------------------- what a run is
+
+
+def digits(name: str, **overrides) -> Callable[[int], dict]:
+    """Return a run: train a named model on all digits."""
+
+    def train(seed: int) -> dict:
+        model = create_model(name, rng=seed, **overrides)
+        history = train_on_digits(model, seed=seed)
+        result = {
+            "model": name,
+            "overrides": overrides,
+            "parameters": model.num_params(),
+            "macs": macs(create_model(name, **overrides | {"T": 1}), load_digits()[0][0][:1]),
+            "test_accuracy": history[-1]["test_accuracy"],  # the last epoch's, not the best
+            "train_accuracy": history[-1]["accuracy"],
+            "seconds": seconds(history),
+            "curve": [round(r["test_accuracy"], 4) for r in history],
+        }
+        return {"": result}
+
+    return train
+
+
+def masked_or_not(depth: int) -> Callable[[int], dict]:
+    """Return a run: 100 labels, from a pre-trained encoder, and from scratch in the same total time."""
+    name, overrides = "spikformer_v2_1_64_digits", dict(T=1, depth=depth)
+
+    def train(seed: int) -> dict:
+        encoder = masked_autoencoder(name, decoder_depth=1, rng=seed, **overrides)
+        pretraining = pretrain_on_digits(encoder, seed=seed)
+        tuned = train_on_few(create_model(name, rng=seed, **overrides), encoder, seed=seed)
+        total = seconds(pretraining) + seconds(tuned)
+        trial = train_on_few(create_model(name, rng=seed, **overrides), seed=seed, epochs=20)
+        epochs = max(100, round(20 * total / seconds(trial)))
+        scratch = train_on_few(create_model(name, rng=seed, **overrides), seed=seed, epochs=epochs)
+        same = train_on_few(create_model(name, rng=seed, **overrides), seed=seed)
+        about = {"model": name, "overrides": overrides}
+        return {
+            ", pre-trained": about
+            | result_of(tuned, total)
+            | {"pretraining_loss": [round(r["loss"], 4) for r in pretraining]},
+            ", scratch, same time": about | result_of(scratch, seconds(scratch)),
+            ", scratch, same epochs": about | result_of(same, seconds(same)),
+        }
+
+    return train
+
+
+def result_of(history: list[dict], total: float) -> dict:
+    return {
+        "epochs": len(history),
+        "test_accuracy": history[-1]["test_accuracy"],
+        "train_accuracy": history[-1]["accuracy"],
+        "seconds": total,
+    }
+
+
+def seconds(history: list[dict]) -> float:
+    return round(sum(record["seconds"] for record in history), 1)
+
+
+FREE = "attention_free_fft1d_1_64_digits"
+EXPERIMENTS: dict[str, dict[str, Callable[[int], dict]]] = {  # name: {variant: run}
+    "spikformer_T": {f"T = {T}": digits("spikformer_1_64_digits", T=T) for T in (1, 2, 4)},
+    "mixers": {"ssa": digits("spikformer_1_64_digits")}
+    | {
+        mixer: digits(FREE, mixer=mixer)
+        for mixer in ("fft1d", "fft2d", "haar", "wavelets", "identity", "random")
+    },
+    "saformer": {
+        "SSA": digits("spikformer_1_64_digits"),
+        "SASA": digits("saformer_1_64_digits", dwc=None),
+        "SASA + DWC": digits("saformer_1_64_digits"),
+        "global + DWC": digits("saformer_1_64_digits", aggregate="global"),
+        "channel + DWC": digits("saformer_1_64_digits", aggregate="channel"),
+        "identity": digits(FREE, mixer="identity"),
+    },
+    "masked": {f"depth {depth}": masked_or_not(depth) for depth in (1, 6)},
+}
+
+
+# ---------------------------------------------------------------- all of them
+
+
 def run(experiment: str, seeds: list[int], resume: bool) -> None:
-    """Train every variant with every seed and write each result down as it comes."""
+    """Run every variant with every seed and write each result down as it comes."""
     path = RESULTS / f"{experiment}.json"
     seeds_text = " ".join(map(str, seeds))
     record = {
@@ -76,30 +146,14 @@ def run(experiment: str, seeds: list[int], resume: bool) -> None:
     }
     if resume and path.exists():
         record["runs"] = json.loads(path.read_text(encoding="utf-8"))["runs"]
-    image = load_digits()[0][0][:1]
-    done = {(r["variant"], r["seed"]) for r in record["runs"]}
-    for variant, (name, overrides) in EXPERIMENTS[experiment].items():
+    done = {(r["run"], r["seed"]) for r in record["runs"]}
+    for name, train in EXPERIMENTS[experiment].items():
         for seed in seeds:
-            if (variant, seed) in done:
+            if (name, seed) in done:
                 continue
-            print(f"{experiment}: {variant}, seed {seed}")
-            model = create_model(name, rng=seed, **overrides)
-            history = train_on_digits(model, seed=seed)
-            record["runs"].append(
-                {
-                    "variant": variant,
-                    "model": name,
-                    "overrides": overrides,
-                    "seed": seed,
-                    "parameters": model.num_params(),
-                    "macs": macs(create_model(name, **overrides | {"T": 1}), image),
-                    "epochs": len(history),
-                    "test_accuracy": history[-1]["test_accuracy"],  # the last epoch's, not the best
-                    "train_accuracy": history[-1]["accuracy"],
-                    "seconds": round(sum(r["seconds"] for r in history), 1),
-                    "curve": [round(r["test_accuracy"], 4) for r in history],
-                }
-            )
+            print(f"{experiment}: {name}, seed {seed}")
+            for which, result in train(seed).items():
+                record["runs"].append({"run": name, "variant": name + which, "seed": seed, **result})
             path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     recorded(experiment)
 

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from data_utils.augment import shift
 from data_utils.batches import Batches
 from data_utils.digits import load_digits
-from minispike import BatchNorm, Module, fit, no_grad
-from minispike.optim import AdamW, cosine_with_warmup
+from minispike import BatchNorm, Module, evaluate, fit, no_grad
+from minispike.checkpoint import load_encoder
+from minispike.masked import MaskedAutoencoder, pretrain
+from minispike.optim import AdamW, cosine_with_warmup, layer_scales
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 
@@ -46,6 +50,81 @@ def train_on_digits(
         on_epoch=on_epoch,
         progress=progress,
     )
+
+
+def few_digits(n: int, seed: int = 0):
+    """Return n of the training digits and their labels, equally many of each class, chosen by seed."""
+    (images, labels), _ = load_digits()
+    rng = np.random.default_rng(seed)
+    each = [rng.permutation(np.flatnonzero(labels == label))[: n // 10] for label in range(10)]
+    chosen = np.concatenate(each)
+    return images[chosen], labels[chosen]
+
+
+def start_scs(model: Module) -> None:
+    """Set batch norm's first gains in a model with the stem SCS, as training on digits wants them.
+
+    3 in a stage's strided convolution, 1 in its pair: the residual is loud and the pair quiet at first. With
+    equal gains twelve layers of spikes, each stage's 4 to 64 channels wide, scramble what they are given. The
+    blocks start at 2.
+    """
+    for path, parameter in model.named_parameters():
+        if path.endswith("norm.weight") and path.startswith(("stem.", "blocks.")):
+            parameter.data[...] = 2 if path.startswith("blocks.") else 3 if ".down." in path else 1
+
+
+def pretrain_on_digits(
+    model: MaskedAutoencoder, *, seed: int = 0, epochs: int = 40, lr: float = 5e-3, progress: bool = True
+) -> list[dict]:
+    """Pre-train on the 1,437 training digits without their labels; return the records.
+
+    AdamW (0.9, 0.95), weight decay 0.05, batches of 32, one epoch of warm-up, then cosine to 0.
+    """
+    (images, labels), _ = load_digits()
+    start_scs(model)
+    return pretrain(
+        model,
+        AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.05),
+        Batches(images, labels, 32, seed, augment=partial(shift, pixels=0.3)),
+        rng=seed,
+        epochs=epochs,
+        schedule=partial(cosine_with_warmup, epochs=epochs, lr=lr, warmup=1),
+        progress=progress,
+    )
+
+
+def train_on_few(
+    model: Module,
+    encoder: MaskedAutoencoder | None = None,
+    *,
+    n_labels: int = 100,
+    seed: int = 0,
+    epochs: int = 100,
+    lr: float = 3e-3,
+    decay: float = 0.75,
+    progress: bool = True,
+) -> list[dict]:
+    """Train on a few labelled digits, from an encoder if there is one; test at the end; return the records.
+
+    As `train_on_digits`, but batches of 20. From an encoder: layer-wise learning rates, decay a step down.
+    """
+    start_scs(model)
+    if encoder is not None:
+        load_encoder(model, encoder)
+    scales = layer_scales(model, decay) if encoder is not None else None
+    images, labels = few_digits(n_labels, seed)
+    history = fit(
+        model,
+        AdamW(model.parameters(), weight_decay=0.06, lr_scales=scales),
+        Batches(images, labels, 20, seed, augment=partial(shift, pixels=0.3)),
+        epochs=epochs,
+        schedule=partial(cosine_with_warmup, epochs=epochs, lr=lr, min_lr=1e-5),
+        label_smoothing=0.1,
+        progress=progress,
+    )
+    _, test = load_digits()
+    history[-1]["test_loss"], history[-1]["test_accuracy"] = evaluate(model, Batches(*test, 180))
+    return history
 
 
 def wake(model: Module, images, gain: float = 3.0) -> None:

@@ -69,10 +69,7 @@ for _mixer in ("fft1d", "fft2d", "haar", "wavelets"):
 # Spikformer V2 (arXiv 2401.02020): SCS halves where `pools` says; the small ones early, for SCS is costly
 _EARLY = dict(pools=(False, True, False, False)), dict(pools=(False, True, True, False))
 MODELS |= {
-    "spikformer_v2_1_32_digits": (
-        "spikformer_v2",
-        DIGITS | SMALL | _EARLY[0] | dict(embed_dim=32) | heads(4),
-    ),
+    "spikformer_v2_1_64_digits": ("spikformer_v2", DIGITS | SMALL | _EARLY[0] | heads(4)),
     "spikformer_v2_2_64_fashion": ("spikformer_v2", FASHION | MEDIUM | _EARLY[1] | heads(4)),
     "spikformer_v2_8_384_imagenet": ("spikformer_v2", IMAGENET | ON_IMAGENET | D8_384 | heads(8)),
     "spikformer_v2_8_512_imagenet": ("spikformer_v2", IMAGENET | ON_IMAGENET | D8_512 | heads(8)),

@@ -56,7 +56,7 @@ def at(visible, y_side):
 
 def autoencoder(rng=0, mask_ratio=0.5, dtype="float64", **overrides):
     options = SMALL | dict(mask_ratio=mask_ratio, decoder_dim=16, dtype=dtype) | overrides
-    model = masked_autoencoder("spikformer_v2_1_32_digits", **options)
+    model = masked_autoencoder("spikformer_v2_1_64_digits", **options)
     return lively(model, np.random.default_rng(rng))
 
 
@@ -164,7 +164,7 @@ def test_masking_after_the_map_alone_would_leak(rng):
 
 
 def test_all_visible_is_the_plain_model(rng):
-    model = create_model("spikformer_v2_1_32_digits", dtype="float64", **SMALL)
+    model = create_model("spikformer_v2_1_64_digits", dtype="float64", **SMALL)
     lively(model, rng)
     x = rng.standard_normal((1, 3, 8, 8, 1))
     everything = Visible(np.ones((3, 4, 4), bool))
@@ -425,7 +425,7 @@ def test_the_encoder_moves_into_a_classifier_by_name(rng, tmp_path):
     again = load(tmp_path / "pretrained.safetensors")
     assert isinstance(again, MaskedAutoencoder) and again.config == model.config
     for source in (model, tmp_path / "pretrained.safetensors", str(tmp_path / "pretrained.safetensors")):
-        classifier = create_model("spikformer_v2_1_32_digits", num_classes=7, **SMALL)
+        classifier = create_model("spikformer_v2_1_64_digits", num_classes=7, **SMALL)
         head = classifier.head.weight.data.copy()
         load_encoder(classifier, source)
         state, theirs = classifier.state_dict(), model.state_dict()
@@ -434,12 +434,12 @@ def test_the_encoder_moves_into_a_classifier_by_name(rng, tmp_path):
         assert np.array_equal(classifier.head.weight.data, head)
         assert classifier.blocks[0].mixer.scale == 0.125  # all tokens are there again
     with pytest.raises(ValueError, match="unexpected blocks.0"):
-        load_encoder(create_model("spikformer_v2_1_32_digits", **SMALL | dict(depth=0)), model)
+        load_encoder(create_model("spikformer_v2_1_64_digits", **SMALL | dict(depth=0)), model)
 
 
 def test_learning_rates_fall_towards_the_image(rng):
     model = create_model(
-        "spikformer_v2_1_32_digits", depth=2, **{k: SMALL[k] for k in ("embed_dim", "num_heads")}
+        "spikformer_v2_1_64_digits", depth=2, **{k: SMALL[k] for k in ("embed_dim", "num_heads")}
     )
     scales = dict(zip((path for path, _ in model.named_parameters()), layer_scales(model, 0.5), strict=True))
     assert scales["head.weight"] == 1 and scales["blocks.1.mlp.fc1.map.weight"] == 0.5

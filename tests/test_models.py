@@ -37,7 +37,7 @@ PARAMETERS = {
     "attention_free_wavelets_2_64_fashion": 129_858 + 2 * 3,
     "attention_free_wavelets_4_384_cifar10": 6_950_074 + 4 * 3,  # three bases in each of four blocks
     "attention_free_wavelets_2_256_cifar10dvs": 2_038_794 + 2 * 3,
-    "spikformer_v2_1_32_digits": 113_758,
+    "spikformer_v2_1_64_digits": 451_506,
     "spikformer_v2_2_64_fashion": 516_594,
     "spikformer_v2_8_384_imagenet": 29_111_272,
     "spikformer_v2_8_512_imagenet": 51_545_064,
