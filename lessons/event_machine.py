@@ -7,7 +7,7 @@
 
 Every spike looks up the weights that it leads to and adds them. What is multiplied: the image, in the first
 convolution; by s, a power of two; by 1/2, in the neurons (τ = 2); and one division in the head. It is slow,
-and meant to be: an image of 8×8 pixels takes about a second.
+and meant to be read.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class EventMachine:
         self.additions[path] += len(where)
 
     def add_value(self, path, sums, value, weights):
-        """Let one value reach the sums: a whole number adds its weights so many times, any other multiplies."""
+        """Let a value reach the sums: a whole number adds the weights so many times, any other multiplies."""
         if value == int(value):
             for _ in range(int(value)):
                 sums += weights

@@ -84,7 +84,9 @@ def random_input(model: SpikingTransformer):
 def draw(found: Count, path: str) -> None:
     rows = found.rows
     fig, axes = viz.figure(2, 1, size=(max(8, ceil(len(rows) / 4)), 6), height_ratios=(2, 3))
-    joules = {c: [getattr(r, c).joules(found.picojoules) / found.images for r in rows] for c in ("paper", "events")}
+    joules = {
+        c: [getattr(r, c).joules(found.picojoules) / found.images for r in rows] for c in ("paper", "events")
+    }
     viz.layer_bars(axes, [r.label for r in rows], [r.part for r in rows], [r.rate for r in rows], joules)
     fig.savefig(path)
 
