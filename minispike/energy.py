@@ -20,7 +20,8 @@ In a product of two signals one of them counts and the other is added. With q, k
     Q (KᵀV)     Σ_c q_ic M_ce       KᵀV as Q Kᵀ; then q_ic = 1 adds row c of M: Σ_ic q_ic · #{e: M_ce ≠ 0}
 
 So the one most like a spike counts (binary before integer before analog; among equals, the one that makes
-fewer additions). Both orders stand above; `events` follows the one that `attend` took.
+fewer additions, or the first), and its rate is the rate of the product. Both orders stand above; `events`
+follows the one that `attend` took.
 
 A fixed transform has numbers of its own, and a spike adds a column of them: no product either. That direct
 form reaches up to N (or N·D) outputs; the fast form needs few, but from its first stage on works on analog

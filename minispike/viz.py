@@ -135,7 +135,8 @@ def layer_bars(axes, labels: list[str], parts: list[str], rates: list[float], jo
     above, below = axes
     places, colors = range(len(labels)), [PARTS[part] for part in parts]
     above.bar(places, [100 * rate for rate in rates], color=colors)
-    above.set(ylabel="rate entering, %", xticks=places, xticklabels=[])
+    above.set(ylabel="rate entering, %", ylim=(0, 125), yticks=(0, 25, 50, 75, 100), xticks=places)
+    above.set_xticklabels([])
     for values, alpha, width in zip(joules.values(), (0.35, 1), (0.85, 0.45), strict=False):
         below.bar(places, [1e9 * value for value in values], width, color=colors, alpha=alpha)
     below.set(ylabel="energy of an image, nJ")

@@ -8,7 +8,7 @@ import pytest
 from data_utils.digits import load_digits
 from lessons.event_machine import EventMachine
 from lessons.recipes import train_on_digits
-from minispike import Module, Spiking, create_model, no_grad, ops, viz
+from minispike import Module, Spiking, create_model, no_grad, ops, to_device, viz
 from minispike.__main__ import main, random_input
 from minispike.blocks import ssa
 from minispike.checkpoint import save
@@ -317,6 +317,17 @@ def test_count_leaves_the_model_as_it_was_and_reads_as_numbers(rng):
     assert {row.part for row in c.rows} == set(PARTS) and PICOJOULES == {"ac": 0.9, "mac": 4.6}
 
 
+@pytest.mark.parametrize("mixer", ["ssa", "fft2d", "wavelets", "random"])
+def test_a_device_counts_as_the_host(rng, device, mixer):
+    x, rows = rng.standard_normal((2, 8, 8, 1)), []
+    for place in ("cpu", device):
+        name, own = ("spikformer", {}) if mixer == "ssa" else ("attention_free_fft1d", dict(mixer=mixer))
+        model = create_model(f"{name}_1_64_digits", embed_dim=16, dtype="float64", **own)
+        settled(lively(model, np.random.default_rng(1)), x).to(place)
+        rows.append([row.events for row in count(model, to_device(x, place)).rows])
+    assert rows[0] == rows[1]
+
+
 # ---------------------------------------------------------------- the event machine
 
 
@@ -356,6 +367,18 @@ def test_an_event_machine_needs_exactly_the_counted_additions(trained, heads):
             assert (
                 row.paper.ac > row.events.ac > 0.6 * row.paper.ac
             )  # borders: up to 7/16 of a 4×4 grid's taps
+
+
+def test_the_event_machine_catches_a_fan_out_that_forgets_the_borders(trained, monkeypatch):
+    model, (images, _) = trained[2].to(dtype="float64").eval(), load_digits()[1]
+    machine, x = EventMachine(model), images[:2].astype("float64")
+    machine(x)
+    monkeypatch.setattr(
+        conv.Conv2d, "fan_out", staticmethod(lambda x, w, b=None, **_: ((w != 0).sum((0, 1, 3)),))
+    )
+    for row in count(model, x).rows:
+        if row.op == "Conv2d":
+            assert row.events.ac + row.events.mac > machine.additions[row.path] + machine.products[row.path]
 
 
 def test_in_float32_the_event_machine_differs_by_rounding(trained):
