@@ -20,22 +20,21 @@ In a product of two signals one of them counts and the other is added. With q, k
     Q (KᵀV)     Σ_c q_ic M_ce       KᵀV as Q Kᵀ; then q_ic = 1 adds row c of M: Σ_ic q_ic · #{e: M_ce ≠ 0}
 
 So the one most like a spike counts (binary before integer before analog; among equals, the one that makes
-fewer additions, or the first), and its rate is the rate of the product. Both orders stand above; `events`
-follows the one that `attend` took.
+fewer additions, or the first), and its rate is the product's. `events` follows the order that was run.
 
 A fixed transform has numbers of its own, and a spike adds a column of them: no product either. That direct
-form reaches up to N (or N·D) outputs; the fast form needs few, but from its first stage on works on analog
-values: its dense MACs, whatever the rate. `events` takes the one of less energy. That is our reading; `paper`
+form reaches up to N (or N·D) outputs; the fast form needs few operations, but after its first stage all
+values are analog: dense MACs, whatever the rate. `events` takes the one of less energy (our reading); `paper`
 charges rate · fast form as additions, which no machine does.
 
 A number times a contraction's input is taken out, W (a x) = a (W x): so the head's mean over N and T enters
 as the sum that it is, and one division follows. Biases, batch norm (folded), neurons, residual additions and
-pools are not counted in any column. Nor is the movement of data, which costs more than all of this.
+pools are in no column. Nor is the movement of data, which on real hardware usually costs more.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from weakref import WeakKeyDictionary
 
 from .autograd import Tensor, as_tensor, no_grad, trace
@@ -85,8 +84,8 @@ class Row:
     rate: float
     events: Operations
     paper_macs: int = 0
-    paper: Operations = field(default_factory=Operations)
-    strict: Operations = field(default_factory=Operations)
+    paper: Operations = Operations()
+    strict: Operations = Operations()
 
     @property
     def label(self) -> str:
@@ -101,11 +100,14 @@ class Row:
 
     def charge(self, macs: int, kind: str, rate: float) -> None:
         """Fill the paper's two columns: so many dense MACs, entered by such values at such a rate."""
-        additions, products = Operations(ac=rate * macs), Operations(mac=rate * macs)
+        additions, products, all = (
+            Operations(ac=rate * macs),
+            Operations(mac=rate * macs),
+            Operations(mac=macs),
+        )
         self.paper_macs = macs
-        self.paper = self.strict = Operations(mac=macs) if kind == "analog" else additions
-        if kind == "integer":
-            self.strict = products
+        self.paper = all if kind == "analog" else additions
+        self.strict = {"binary": additions, "integer": products, "analog": all}[kind]
 
 
 @dataclass
@@ -139,21 +141,22 @@ class Count:
         return head | {"macs_a_step": self.macs(), "totals": totals, "rows": [asdict(r) for r in self.rows]}
 
     def __str__(self) -> str:
-        lines = [
-            f"{'layer':<26} {'op':<15} {'output':<20} {'numbers':>9} {'MACs':>8} {'enters':<7} {'rate':>6} "
-            f"{'paper':>9} {'strict':>9} {'events':>9}"
-        ]
+        wide = max(len(row.path) for row in self.rows)
+
+        def line(name, op, shape, numbers, macs, kind, rate, *joules):
+            cells = f"{name:<{wide}} {op:<15} {shape:<17} {numbers:>9} {macs:>8} {kind:<7} {rate:>6}"
+            return " ".join([cells, *(f"{nj:>9}" for nj in joules)])
+
+        lines = [line("layer", "op", "output", "numbers", "MACs", "enters", "rate", *COLUMNS)]
         for row in self.rows:
-            joules = (getattr(row, c).joules(self.picojoules) / self.images for c in COLUMNS)
-            lines.append(
-                f"{row.path:<26} {row.op:<15} {str(list(row.shapes[-1])):<20} {row.parameters:>9,} "
-                f"{_short(row.paper_macs / self.images):>8} {row.kind:<7} {row.rate:>6.1%} "
-                + " ".join(f"{1e9 * j:>9.1f}" for j in joules)
-            )
+            joules = [getattr(row, c).joules(self.picojoules) / self.images for c in COLUMNS]
+            about = row.path, row.op, "×".join(map(str, row.shapes[-1])), f"{row.parameters:,}"
+            enters = _short(row.paper_macs / self.images), row.kind, f"{row.rate:.1%}"
+            lines.append(line(*about, *enters, *(f"{1e9 * j:.1f}" for j in joules)))
         for part in (*PARTS, None):
-            joules = " ".join(f"{1e9 * self.joules(c, part):>9.1f}" for c in COLUMNS)
-            macs = _short(self.macs(part) * self.steps)
-            lines.append(f"{part or 'all':<73} {macs:>8} {'':<14} {joules}")
+            joules = [self.joules(c, part) for c in COLUMNS]
+            about = part or "all", "", "", "", _short(self.macs(part) * self.steps), "", ""
+            lines.append(line(*about, *(f"{1e9 * j:.1f}" for j in joules)))
         return "\n".join(lines)
 
 
@@ -207,22 +210,21 @@ class _Counter:
         self.rows: list[Row] = []
         self.steps, self.picojoules = steps, picojoules
         self.signals = WeakKeyDictionary({x: x.ndim == 4})  # tensors from x: are they not yet spread over T?
-        self.unscaled: WeakKeyDictionary = WeakKeyDictionary()  # number · tensor: that tensor
-        self.products: WeakKeyDictionary = WeakKeyDictionary()  # a @ b of two signals: (row, a, b)
+        self.unscaled, self.products = WeakKeyDictionary(), WeakKeyDictionary()  # a·x: x;  a @ b: row, a, b
 
     def __call__(self, function, inputs, output, path):
         tensors = [x for x in inputs if isinstance(x, Tensor)]
         signals = [i for i, x in enumerate(tensors) if x in self.signals]
         if not signals:
             return
-        static = any(self.signals[tensors[i]] for i in signals) and len(output) == 1
-        self.signals[output] = static
+        static = self.signals[output] = any(self.signals[tensors[i]] for i in signals) and len(output) == 1
         if isinstance(function, Mul) and len(tensors) < len(inputs):
             self.unscaled[output] = tensors[0]
         if hasattr(function, "cost"):
             row = self.write(function, tensors, signals, output, path, self.steps if static else 1)
             if isinstance(function, MatMul) and len(signals) == 2:
-                self.as_written(function, row, *tensors)
+                if tensors[1] in self.products:
+                    self.as_written(function, row, tensors[0], *self.products[tensors[1]])
                 self.products[output] = row, *tensors
 
     def write(self, function, tensors, signals, output, path, repeats) -> Row:
@@ -234,17 +236,14 @@ class _Counter:
         events = Operations(mac=n) if kind == "analog" else Operations(ac=n)
         if not parameters and len(signals) == 1:  # a fixed transform: spread directly, or the fast form
             events = min(events, Operations(mac=macs), key=lambda each: each.joules(self.picojoules))
-        name = type(function).__name__
-        row = Row(path, name, [*shapes, tuple(output.shape)], parameters, macs, kind, rate, events)
+        shapes.append(tuple(output.shape))
+        row = Row(path, type(function).__name__, shapes, parameters, macs, kind, rate, events)
         row.charge(repeats * macs, kind, rate)
         self.rows.append(row)
         return row
 
-    def as_written(self, function, row: Row, q: Tensor, m: Tensor) -> None:
-        """Where q (a b) was computed, charge both rows as the equation has it, (q a) b."""
-        if m not in self.products:
-            return
-        first, a, b = self.products[m]
+    def as_written(self, function, row: Row, q: Tensor, first: Row, a: Tensor, b: Tensor) -> None:
+        """Charge the rows of a b and of q (a b) as the equation has it: q a, and (q a) b."""
         scores = q.data @ a.data
         for each, x, w in ((first, q.data, a.data), (row, scores, b.data)):
             kind, rate, _ = entering(function, [x, w], [0, 1])

@@ -333,11 +333,11 @@ def test_a_device_counts_as_the_host(rng, device, mixer):
 
 @pytest.fixture(scope="module")
 def trained():
-    """A small Spikformer after six epochs on digits: it reads them, and every part of it fires."""
+    """A small Spikformer after four epochs on digits: it reads most of them, and every part of it fires."""
     models = {}
     for heads in (2, 8):  # N = 16 tokens: (Q Kᵀ) V at a head width of 16, Q (Kᵀ V) at 4
         models[heads] = create_model("spikformer_1_64_digits", embed_dim=32, num_heads=heads, T=2, rng=0)
-    train_on_digits(models[2], epochs=6, progress=False)
+    train_on_digits(models[2], epochs=4, progress=False)
     models[8].load_state_dict(models[2].state_dict())
     return models
 
@@ -350,7 +350,7 @@ def test_an_event_machine_needs_exactly_the_counted_additions(trained, heads):
     with no_grad():
         expected = model(x).data
     assert abs(logits - expected).max() < 1e-10
-    assert (logits.argmax(1) == labels[:10]).mean() >= (0.8 if heads == 2 else 0.1)  # trained with two
+    assert (logits.argmax(1) == labels[:10]).mean() >= (0.6 if heads == 2 else 0.1)  # trained with two
     spikes = viz.spikes_of(model, x)
     assert list(spikes) == list(machine.spikes)
     for path, fired in spikes.items():
