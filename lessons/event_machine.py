@@ -16,7 +16,8 @@ from collections import Counter
 
 import numpy as np
 
-from minispike import Module
+from minispike import LIF, Module
+from minispike.blocks.ssa import SSA
 
 
 class EventMachine:
@@ -26,6 +27,10 @@ class EventMachine:
     """
 
     def __init__(self, model: Module):
+        modules = [module for _, module in model.named_modules()]
+        known = all(m.tau == 2 and m.v_reset == 0 and not m.smooth for m in modules if isinstance(m, LIF))
+        if not known or not all(isinstance(block.mixer, SSA) for block in model.blocks):
+            raise ValueError("an EventMachine runs Spikformers with tau = 2, a hard reset to 0 and spikes")
         self.model = model
         self.dtype = model.head.weight.dtype
         self.additions, self.products, self.spikes = Counter(), Counter(), {}
