@@ -8,7 +8,8 @@ Reading order, simple to hard; a file imports only from what stands above it:
     surrogate    g and g' of a spike                    optim     SGD, AdamW, cosine with warm-up
     neuron       LIF over time, and BPTT by hand        train     fit, evaluate
 
-Beside them stand gradcheck (proofs), viz (pictures), and for files torchfile, checkpoint and interop.
+Beside them stand gradcheck (proofs), viz (pictures), energy (operations, firing rates, joules), and for files
+torchfile, checkpoint and interop.
 
 Shapes, everywhere: T time steps, B batch, H×W grid, C channels, N = H·W tokens, D model width, h heads,
 d = D/h. Time first, channels last: images [B, H, W, C], stem maps [T, B, H, W, C], tokens [T, B, N, D].

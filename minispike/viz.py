@@ -121,3 +121,30 @@ def attention_over(ax, image: Array, weights: Array, token: int, title: str = ""
     y = [row * cell - 0.5, (row + 1) * cell - 0.5]
     ax.plot([x[0], x[1], x[1], x[0], x[0]], [y[0], y[0], y[1], y[1], y[0]], color=BLUE, linewidth=2)
     ax.set(xticks=[], yticks=[], title=title)
+
+
+PARTS = {"stem": ORANGE, "mixer": BLUE, "mlp": GREEN, "head": GREY}
+
+
+def layer_bars(axes, labels: list[str], parts: list[str], rates: list[float], joules: dict) -> None:
+    """Draw two charts with a bar a layer: the rate that enters above, energy in nJ below.
+
+    parts: each layer's part of the model, a key of PARTS, which gives its colour.
+    joules: {what is counted: energies}; the first is drawn pale and wide, the second full and narrow on it.
+    """
+    above, below = axes
+    places, colors = range(len(labels)), [PARTS[part] for part in parts]
+    above.bar(places, [100 * rate for rate in rates], color=colors)
+    above.set(ylabel="rate entering, %", ylim=(0, 125), yticks=(0, 25, 50, 75, 100), xticks=places)
+    above.set_xticklabels([])
+    for values, alpha, width in zip(joules.values(), (0.35, 1), (0.85, 0.45), strict=False):
+        below.bar(places, [1e9 * value for value in values], width, color=colors, alpha=alpha)
+    below.set(ylabel="energy of an image, nJ")
+    below.set_xticks(places, labels, rotation=90, fontsize=8)
+    for part, color in PARTS.items():
+        above.bar(0, 0, color=color, label=part)
+    for name, alpha in zip(joules, (0.35, 1), strict=False):
+        below.bar(0, 0, color=INK, alpha=alpha, label=name)
+    for ax in axes:
+        ax.set_xlim(-0.6, len(labels) - 0.4)
+        ax.legend(frameon=False, ncols=4)

@@ -466,15 +466,15 @@ NO_PRODUCTS = {
 }  # fmt: skip
 
 
-def test_every_contraction_states_its_cost():
-    """An op is in the list of those that contract nothing, or it defines cost."""
+def test_every_contraction_states_its_cost_and_fan_out():
+    """An op is in the list of those that contract nothing, or it defines both."""
     names = {cls.__name__ for cls in functions()}
     assert names >= NO_PRODUCTS  # the list itself does not rot
     contractions = [cls for cls in functions() if cls.__name__ not in NO_PRODUCTS]
     assert {cls.__name__ for cls in contractions} == {
         "MatMul", "Linear", "Conv2d", "DepthwiseConv2d", "Fourier", "Wavelet",
     }  # fmt: skip
-    assert all(callable(cls.cost) for cls in contractions)
+    assert all(callable(cls.cost) and callable(cls.fan_out) for cls in contractions)
 
 
 def test_costs_count_the_multiplications_of_the_loops():

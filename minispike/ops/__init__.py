@@ -1,7 +1,8 @@
 """The operations, and the one table that turns them into Tensor's operators and methods.
 
 Reading order: elementwise, shape, matmul, conv, pool, norm, transform, loss. Every file holds small Function
-classes, forward beside backward, and under them the lowercase functions that people call.
+classes, forward beside backward, and under them the lowercase functions that people call. A class that
+contracts also states its `cost` and `fan_out` (energy.py). Beside them, bits: attention on packed spikes.
 """
 
 from ..autograd import Tensor

@@ -17,7 +17,7 @@ from __future__ import annotations
 from math import prod
 
 from ..autograd import Function, Tensor, expect
-from ..backend import Array, parallel
+from ..backend import Array, get_xp, parallel
 from .matmul import column_sums
 
 # ---------------------------------------------------------------- taps: which output meets which input
@@ -61,6 +61,18 @@ def fold(cols: Array, x: Array, windows: list[tuple]) -> None:
     """Add cols [n, H', W', kh, kw, C] back into x [n, H, W, C]: the transpose of `unfold`."""
     for i, j, out, at in windows:
         x[at] += cols[(*out, i, j)]
+
+
+def reach(x: Array, links: Array, stride: int, padding: int) -> tuple[Array]:
+    """Return for each place and channel of x [..., H, W, C] the sum of the links [kh, kw, C] it is used by.
+
+    A place near the border lies in fewer windows, and one that a stride steps over in none.
+    """
+    kh, kw, _ = links.shape
+    fan = get_xp(x).zeros((1, *x.shape[-3:]), links.dtype)
+    for i, j, _, at in taps(*x.shape[-3:-1], kh, kw, stride, padding):
+        fan[at] += links[i, j]
+    return (fan[0],)
 
 
 def bias_gradient(gy: Array) -> Array:
@@ -141,6 +153,11 @@ class Conv2d(Function):
         size = [out_size(s, k, stride, padding) for s, k in zip(x[-3:-1], w, strict=False)]
         return prod(x[:-3]) * prod(size) * prod(w)
 
+    @staticmethod
+    def fan_out(x, w, b=None, *, stride, padding) -> tuple[Array]:
+        """For each value of x: how many outputs it reaches by a weight other than 0, [H, W, C]."""
+        return reach(x, (w != 0).sum(-1), stride, padding)
+
 
 def conv2d(x, w, b=None, *, stride: int = 1, padding: int = 0) -> Tensor:
     """Convolve x [..., H, W, C] with w [kh, kw, C, out], add b [out] or None -> [..., H', W', out]."""
@@ -204,6 +221,11 @@ class DepthwiseConv2d(Function):
         """Multiply-accumulates: output positions · k·k · C."""
         size = [out_size(s, k, stride, padding) for s, k in zip(x[-3:-1], w, strict=False)]
         return prod(x[:-3]) * prod(size) * prod(w)
+
+    @staticmethod
+    def fan_out(x, w, b=None, *, stride, padding) -> tuple[Array]:
+        """For each value of x: how many outputs it reaches by a weight other than 0, [H, W, C]."""
+        return reach(x, (w != 0).astype("int64"), stride, padding)
 
 
 def depthwise_conv2d(x, w, b=None, *, stride: int = 1, padding: int = 0) -> Tensor:

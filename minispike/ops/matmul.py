@@ -34,6 +34,14 @@ class MatMul(Function):
         x, w = (1,) * (lead + 2 - len(x)) + x, (1,) * (lead + 2 - len(w)) + w
         return prod(max(a, b) for a, b in zip(x[:lead], w[:lead], strict=True)) * x[-2] * x[-1] * w[-1]
 
+    @staticmethod
+    def fan_out(x, w) -> tuple[Array, Array]:
+        """For each value of x, and of w: with how many values other than 0 of the other it is multiplied.
+
+        x[n, k] meets row k of w, w[k, m] meets column k of x: [..., 1, k] and [..., k, 1], to be broadcast.
+        """
+        return (w != 0).sum(-1)[..., None, :], (x != 0).sum(-2)[..., None]
+
 
 def matmul(x, w) -> Tensor:
     """Return x @ w: [..., n, k] @ [..., k, m] -> [..., n, m]; leading axes broadcast."""
@@ -70,6 +78,11 @@ class Linear(Function):
     def cost(x: tuple, w: tuple, b: tuple = ()) -> int:
         """Multiply-accumulates: rows · in · out (the bias adds nothing to multiply)."""
         return prod(x) * w[1]
+
+    @staticmethod
+    def fan_out(x, w, b=None) -> tuple[Array]:
+        """For each value of x: how many outputs it reaches by a weight other than 0, [in]."""
+        return ((w != 0).sum(1),)
 
 
 def linear(x, w, b=None) -> Tensor:

@@ -16,7 +16,7 @@ from math import log2, prod
 import pywt
 
 from ..autograd import Function, Tensor, expect
-from ..backend import HOST, Array, get_device, get_threads
+from ..backend import HOST, Array, get_device, get_threads, get_xp
 
 # ---------------------------------------------------------------- Fourier
 
@@ -39,6 +39,20 @@ class Fourier(Function):
         """Multiply-accumulates of the fast transform: n·log₂ n for every n values transformed together."""
         n = x[-2] if axes == "tokens" else x[-2] * x[-1]
         return round(prod(x) * log2(n))
+
+    @staticmethod
+    def fan_out(x, *, axes) -> tuple[Array]:
+        """For each value of x: how many outputs it reaches by a cosine other than 0, [N, 1] or [N, D].
+
+        The value at n meets the phases kn/N for all k: multiples of 1/r, each N/r times, r = N / gcd(n, N).
+        A cosine is 0 at the phases 1/4 and 3/4, which are among them where 4 divides r: 2/r of the outputs.
+        In two axes the phases kn/N + lm/D are the multiples of 1/r for the least common multiple of both r.
+        """
+        xp, (N, D) = HOST.xp, x.shape[-2:]
+        n, r = N, N // xp.gcd(xp.arange(N), N)[:, None]
+        if axes != "tokens":
+            n, r = N * D, xp.lcm(r, D // xp.gcd(xp.arange(D), D))
+        return (get_xp(x).asarray(n - (r % 4 == 0) * (2 * n // r)),)
 
 
 def fourier(x, axes: str = "tokens") -> Tensor:
@@ -141,6 +155,14 @@ class Wavelet(Function):
         """
         taps = len(pywt.Wavelet(family).dec_lo)
         return sum(2 * taps * prod(x) // 4**level for level in range(levels))
+
+    @staticmethod
+    def fan_out(x, *, grid, family, levels) -> tuple[Array]:
+        """For each value of x: how many coefficients it reaches by an entry of W other than 0, [N, 1]."""
+        analysis = Wavelet()
+        analysis.xp = HOST.xp
+        matrix = analysis.forward(HOST.xp.eye(prod(grid)), grid=grid, family=family, levels=levels)  # [N, N]
+        return (get_xp(x).asarray((abs(matrix) > 1e-12).sum(0)[:, None]),)
 
 
 def _haar(xp, sub: Array, transpose: bool) -> None:
