@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.ablations import machine
+from benchmarks.ablations import FREE, machine
 from data_utils.digits import load_digits
 from lessons.event_machine import EventMachine
 from lessons.recipes import train_on_digits
@@ -21,7 +21,13 @@ from minispike import create_model, evaluate, no_grad, viz
 from minispike.checkpoint import load, save
 from minispike.energy import COLUMNS, PARTS, PICOJOULES, count
 
-MIXERS = ("ssa", "fft1d", "fft2d", "haar", "wavelets", "identity")
+MIXERS = {  # name: (model, overrides)
+    "ssa": ("spikformer_1_64_digits", {}),
+    **{m: (FREE, dict(mixer=m)) for m in ("fft1d", "fft2d", "haar", "wavelets")},
+    "sasa": ("saformer_1_64_digits", dict(dwc=None)),
+    "sasa+dwc": ("saformer_1_64_digits", {}),
+    "identity": (FREE, dict(mixer="identity")),
+}
 STEPS = (1, 2, 4)
 SEEDS = (10, 11, 12)
 MODELS = Path("runs/energy")  # trained models stay here: another way to count trains nothing anew
@@ -33,10 +39,8 @@ def trained(mixer: str, T: int, seed: int):
     path = MODELS / f"{mixer}_T{T}_seed{seed}.safetensors"
     if path.exists():
         return load(path)
-    if mixer == "ssa":
-        model = create_model("spikformer_1_64_digits", T=T, rng=seed)
-    else:
-        model = create_model("attention_free_fft1d_1_64_digits", mixer=mixer, T=T, rng=seed)
+    name, overrides = MIXERS[mixer]
+    model = create_model(name, T=T, rng=seed, **overrides)
     train_on_digits(model, seed=seed, progress=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     save(model, path)

@@ -158,7 +158,7 @@ joules = {c: [getattr(row, c).joules() / found.images for row in found.rows] for
 names, parts = [row.label for row in found.rows], [row.part for row in found.rows]
 viz.layer_bars(axes[:, 0], names, parts, [row.rate for row in found.rows], joules)
 axes[0, 0].set_title("a small Spikformer on digits, layer by layer")
-colors = (viz.INK, viz.BLUE, "#7fb2e5", viz.GREEN, "#8fce9f", viz.GREY)
+colors = (viz.INK, viz.BLUE, "#7fb2e5", viz.GREEN, "#8fce9f", viz.ORANGE, "#f2b98c", viz.GREY)
 for mixer, color in zip(mixers, colors, strict=False):
     energies = [table["paper", mixer, T] for T in steps]
     axes[0, 1].plot(steps, energies, color=color, marker="o", label=mixer)
