@@ -1,0 +1,318 @@
+"""Side by side with PyTorch and SpikingJelly: python -m benchmarks.compare
+
+Times minispike against the same network transcribed to PyTorch with SpikingJelly's multi-step neuron: the
+neuron, the attention, the Fourier mixers, and a whole training step and inference of Spikformer-4-384. Every
+side works in a process of its own, so that its memory is its own; the sides take turns (A B A B …) and the
+ratio is taken within a turn. With --compile the transcription's training step under torch.compile as well
+(needs a C++ compiler and some minutes). Writes results/compare.json.
+
+In an environment with the peers:
+    pip install torch==2.13.0, then pip install --no-deps spikingjelly==2.0.0, and what it imports:
+    pip install loguru tqdm matplotlib
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from tqdm import tqdm
+
+RESULTS = Path(__file__).parent / "results"
+CIFAR, IMAGENET = (4, 32, 64, 384), (4, 8, 196, 512)  # tokens [T, B, N, D]
+HEADS = {CIFAR: 12, IMAGENET: 8}
+TASKS = {  # name: (what, the ratio it must reach, the ratio it aims at)
+    "lif": ("LIF, forward and backward, [4, 32, 64, 384]", 0.50, 0.35),
+    "ssa cifar": ("SSA, forward and backward, [4, 32, 64, 384]", 0.80, 0.60),
+    "ssa imagenet": ("SSA, forward and backward, [4, 8, 196, 512]", 0.80, 0.60),
+    "fft1d cifar": ("1-D Fourier mixer, [4, 32, 64, 384]", 0.80, 0.50),
+    "fft1d imagenet": ("1-D Fourier mixer, [4, 8, 196, 512]", 0.80, 0.50),
+    "fft2d cifar": ("2-D Fourier mixer, [4, 32, 64, 384]", 0.80, 0.50),
+    "fft2d imagenet": ("2-D Fourier mixer, [4, 8, 196, 512]", 0.80, 0.50),
+    "train": ("Spikformer-4-384, B = 32, a training step", 0.65, 0.50),
+    "infer": ("Spikformer-4-384, B = 32, inference", 0.70, 0.50),
+}
+
+
+def inputs(task: str):
+    """Return (what goes in, the gradient that comes back): the same numbers for every side."""
+    rng = np.random.default_rng(0)
+    if task in ("train", "infer"):
+        return rng.standard_normal((32, 32, 32, 3)).astype("float32"), rng.integers(0, 10, 32)
+    shape = IMAGENET if "imagenet" in task else CIFAR
+    gy = rng.standard_normal(shape).astype("float32")
+    if task == "lif":
+        return 2 * rng.standard_normal(shape).astype("float32"), gy
+    return rng.integers(0, 3, shape).astype("float32"), gy
+
+
+# ---------------------------------------------------------------- one side, one task
+
+
+def ours(task: str) -> Callable[[], object]:
+    from minispike import Spiking, Tensor, create_model, lif, no_grad, ops, set_threads
+    from minispike.backend import keep_freed_memory
+    from minispike.blocks.fourier import FourierMix
+    from minispike.blocks.ssa import SSA
+    from minispike.optim import AdamW
+
+    set_threads(2)
+    keep_freed_memory()  # as fit does
+    x, gy = inputs(task)
+    if task in ("train", "infer"):
+        model = create_model("spikformer_4_384_cifar10")
+        optimizer = AdamW(model.parameters(), lr=1e-4)
+        if task == "infer":
+            model.eval()
+
+        def train():
+            optimizer.zero_grad()
+            ops.softmax_cross_entropy(model(x), gy).backward()
+            optimizer.step()
+
+        def infer():
+            with no_grad():
+                return model(x).data
+
+        return train if task == "train" else infer
+    D = x.shape[-1]
+    module = {
+        "lif": lambda: lif,
+        "ssa": lambda: SSA(D, HEADS[x.shape], rng=0).to(dtype="float32"),
+        "fft1d": lambda: Spiking(FourierMix(D)).to(dtype="float32"),
+        "fft2d": lambda: Spiking(FourierMix(D, "tokens and channels")).to(dtype="float32"),
+    }[task.split()[0]]()
+
+    def both():
+        if task != "lif":
+            for parameter in module.parameters():
+                parameter.grad = None
+        leaf = Tensor(x, requires_grad=True)
+        module(leaf).backward(gy)
+
+    return both
+
+
+def theirs(task: str, compiled: bool = False) -> Callable[[], object]:
+    import torch
+    from spikingjelly.activation_based import functional
+
+    from tests import transcription
+
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    x, gy = (torch.from_numpy(a) for a in inputs(task))
+    if task in ("train", "infer"):
+        config = dict(channels=3, dim=384, pools=(False, False, True, True), depth=4, heads=12, ratio=4)
+        config |= dict(scale=0.125, kind="linear", qkv_bias=True, classes=10, T=4)
+        model = transcription.Spikformer(**config, neuron=transcription.jelly_lif)
+        x = x.permute(0, 3, 1, 2).contiguous()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+        run = torch.compile(model) if compiled else model
+
+        def train():
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(run(x), gy).backward()
+            optimizer.step()
+            functional.reset_net(model)
+
+        def infer():
+            with torch.no_grad():
+                y = run(x)
+            functional.reset_net(model)
+            return y
+
+        model.train(task == "train")
+        return train if task == "train" else infer
+
+    D, kind = x.shape[-1], task.split()[0]
+    if kind == "ssa":
+        module = transcription.Attention(
+            D, HEADS[tuple(x.shape)], 0.125, "linear", True, transcription.jelly_lif
+        )
+        x, gy = x.transpose(2, 3).contiguous(), gy.transpose(2, 3).contiguous()
+    elif kind == "lif":
+        module = transcription.jelly_lif()
+    else:
+        module = FourierPeer(D, kind)
+
+    def both():
+        module.zero_grad()
+        leaf = x.clone().requires_grad_()
+        module(leaf).backward(gy)
+        functional.reset_net(module)
+
+    return both
+
+
+def FourierPeer(dim: int, kind: str):  # a class, made where torch is there
+    import torch
+
+    from tests.transcription import jelly_lif
+
+    class Mixer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.neuron = torch.nn.BatchNorm1d(dim), jelly_lif()
+
+        def forward(self, x):
+            axes = (2,) if kind == "fft1d" else (2, 3)
+            y = torch.fft.fftn(x, dim=axes, norm="ortho").real
+            return self.neuron(self.norm(y.flatten(0, 2)).reshape(x.shape))
+
+    return Mixer()
+
+
+def gemm() -> Callable[[], object]:
+    """The ceiling: a large float32 product, 2·n³ floating point operations."""
+    a, b = np.random.default_rng(0).standard_normal((2, GEMM, GEMM)).astype("float32")
+    return lambda: a @ b
+
+
+GEMM = 3072
+SIDES = {"ours": ours, "jelly": theirs, "compiled": lambda task: theirs(task, True), "gemm": lambda _: gemm()}
+
+# ---------------------------------------------------------------- taking turns
+
+
+def memory() -> int:
+    """Return this process's peak resident memory in KiB (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+def work(side: str, task: str) -> None:
+    """Be one side: at every line that comes in, run once and write the seconds and the peak in MiB."""
+    import minispike  # noqa: F401
+
+    if side in ("jelly", "compiled"):
+        import spikingjelly.activation_based.neuron  # noqa: F401
+    imported = memory()
+    run = SIDES[side](task)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        run()
+        taken = time.perf_counter() - start
+        print(json.dumps([taken, (memory() - imported) / 1024]), flush=True)
+
+
+class Side:
+    """A process that runs one task each time it is asked."""
+
+    def __init__(self, side: str, task: str):
+        command = [sys.executable, "-m", "benchmarks.compare", "--work", side, task]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def once(self) -> tuple[float, float]:
+        """Return (seconds, peak MiB above the imports so far)."""
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError("a side of the comparison has died; what it wrote stands above")
+        return tuple(json.loads(answer))
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(task: str, pairs: int, compiled: bool) -> dict:
+    """Run all sides of a task in turn, after two turns that do not count."""
+    names = ["ours", "jelly", "gemm"] + (["compiled"] if compiled and task == "train" else [])
+    sides = {name: Side(name, task) for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    peak: dict[str, float] = {}
+    for i in tqdm(range(pairs + 2), desc=task):
+        for name, side in sides.items():
+            taken, peak[name] = side.once()
+            if i >= 2:
+                seconds[name].append(taken)
+    for side in sides.values():
+        side.close()
+    ratios = [a / b for a, b in zip(seconds["ours"], seconds["jelly"], strict=True)]
+    record = {
+        "task": task,
+        "ours_ms": round(1e3 * median(seconds["ours"]), 1),
+        "jelly_ms": round(1e3 * median(seconds["jelly"]), 1),
+        "ratio": round(median(ratios), 3),
+        "least": round(min(ratios), 3),
+        "most": round(max(ratios), 3),
+        "memory_ratio": round(peak["ours"] / peak["jelly"], 3),
+        "ours_mib": round(peak["ours"]),
+        "jelly_mib": round(peak["jelly"]),
+        "gemm_gflops": round(2 * GEMM**3 / median(seconds["gemm"]) / 1e9, 1),
+    }
+    if "compiled" in names:
+        ratios = [a / b for a, b in zip(seconds["ours"], seconds["compiled"], strict=True)]
+        record |= {
+            "compiled_ms": round(1e3 * median(seconds["compiled"]), 1),
+            "ratio_to_compiled": round(median(ratios), 3),
+            "compiled_mib": round(peak["compiled"]),
+        }
+    if task in ("train", "infer"):
+        flops = gemm_flops(backward=task == "train")
+        record["gemm_share"] = round(flops / (record["ours_ms"] / 1e3) / 1e9 / record["gemm_gflops"], 3)
+    return record
+
+
+def gemm_flops(backward: bool) -> float:
+    """Floating point operations of 4-384's products for 32 images: 2 a multiply-accumulate.
+
+    The first convolution is computed once, everything else T times. Backward takes two products for each,
+    but for the first convolution one: the image needs no gradient.
+    """
+    from benchmarks.ablations import macs
+    from minispike import create_model
+
+    image, T, B = np.zeros((1, 32, 32, 3), "float32"), 4, 32
+    first = 32 * 32 * 9 * 3 * 48
+    rest = macs(create_model("spikformer_4_384_cifar10", T=1), image) - first
+    return 2 * B * (first * (2 if backward else 1) + T * rest * (3 if backward else 1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tasks", nargs="*", choices=[[], *TASKS], help="by default all")
+    parser.add_argument("--pairs", type=int, default=7, help="turns that count (default 7)")
+    parser.add_argument("--compile", action="store_true", help="also time torch.compile's training step")
+    parser.add_argument("--work", nargs=2, metavar=("SIDE", "TASK"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.work:
+        work(*args.work)
+        return
+    from benchmarks.ablations import machine
+
+    record = {
+        "command": f"python -m benchmarks.compare --pairs {args.pairs}" + " --compile" * args.compile,
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "rows": [],
+    }
+    print("| what | minispike | SpikingJelly | ratio | must, aim | memory |\n|---|---|---|---|---|---|")
+    for task in args.tasks or TASKS:
+        row = compare(task, args.pairs, args.compile)
+        record["rows"].append(row)
+        what, must, aim = TASKS[task]
+        print(
+            f"| {what} | {row['ours_ms']} ms | {row['jelly_ms']} ms | {row['ratio']:.2f} "
+            f"({row['least']:.2f} … {row['most']:.2f}) | {must}, {aim} | {row['memory_ratio']:.2f} |"
+        )
+        extra = {key: row[key] for key in ("ratio_to_compiled", "compiled_ms", "gemm_share") if key in row}
+        if extra:
+            print(f"  {extra}, ceiling {row['gemm_gflops']} GFLOP/s")
+    if not args.tasks:
+        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        (RESULTS / "compare.json").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
