@@ -2,14 +2,15 @@
 
 Reading order, simple to hard; a file imports only from what stands above it:
 
-    backend      which array module; threads            nn        layers, and the one brick: Spiking
-    autograd     Tensor, Function, backward, trace      blocks/   one file for each paper's block
-    ops/         operations, forward beside backward    models    whole networks by name
-    surrogate    g and g' of a spike                    optim     SGD, AdamW, cosine with warm-up
-    neuron       LIF over time, and BPTT by hand        train     fit, evaluate
+    backend      which array module; threads            blocks/   one file for each paper's block
+    autograd     Tensor, Function, backward, trace      models    whole networks by name, from configs
+    ops/         operations, forward beside backward    optim     SGD, AdamW, cosine with warm-up
+    surrogate    g and g' of a spike                    train     fit, evaluate
+    neuron       LIF over time, and BPTT by hand        masked    pre-training on masked images
+    nn           layers, and the one brick: Spiking     energy    operations, rates and joules, counted
 
-Beside them stand gradcheck (proofs), viz (pictures), energy (operations, firing rates, joules), and for files
-torchfile, checkpoint and interop.
+Beside them stand gradcheck (proofs), viz (pictures), visible (which patches exist), and for files torchfile,
+checkpoint and interop.
 
 Shapes, everywhere: T time steps, B batch, H×W grid, C channels, N = H·W tokens, D model width, h heads,
 d = D/h. Time first, channels last: images [B, H, W, C], stem maps [T, B, H, W, C], tokens [T, B, N, D].
