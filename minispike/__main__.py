@@ -1,4 +1,4 @@
-"""The command line: python -m minispike info MODEL, and import FILE --model NAME --out model.safetensors"""
+"""The command line: python -m minispike info MODEL, profile MODEL, import FILE --model NAME --out OUT"""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from math import ceil
 from data_utils.digits import load_digits
 
 from . import viz
-from .backend import make_rng
+from .backend import keep_freed_memory, make_rng
 from .checkpoint import load, save
 from .energy import Count, count
 from .interop import load_official
 from .models import SpikingTransformer, create_model, list_models
+from .profile import as_dicts, profile, table
 from .torchfile import FileFormatError
 
 
@@ -38,6 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     info.add_argument("--data", choices=["digits"], help="real test images; otherwise the input is random")
     info.add_argument("--json", action="store_true", help="print JSON in place of the table")
     info.add_argument("--figure", metavar="FILE", help="draw rates and energies as bars")
+    profiler = commands.add_parser("profile", help="time a model's training step, layer by layer")
+    profiler.set_defaults(run=run_profile)
+    profiler.add_argument("model", metavar="MODEL", help="a model's name, or a .safetensors file")
+    profiler.add_argument("--batch", type=int, default=8, help="images at a time (default 8)")
+    profiler.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    profiler.add_argument("--figure", metavar="FILE", help="draw times and memory as bars")
     args = parser.parse_args(arguments)
     try:
         args.run(args)
@@ -57,7 +64,7 @@ def run_import(args) -> None:
 
 def run_info(args) -> None:
     saved = args.model.endswith(".safetensors")
-    model = load(args.model) if saved else create_model(args.model)
+    model = find_model(args.model)
     dtype = model.head.weight.dtype
     x = load_digits()[1][0].astype(dtype) if args.data else random_input(model).astype(dtype)
     found = count(model, x)
@@ -75,10 +82,26 @@ def run_info(args) -> None:
         print("Rates and energies of noise or of untrained weights are no claim.", file=sys.stderr)
 
 
-def random_input(model: SpikingTransformer):
-    """One normal image, or where there are two channels, polarities: frames of event counts."""
-    rng, shape = make_rng(0), (*model.img_size, model.in_channels)
-    return rng.poisson(0.1, (model.T, 1, *shape)) if shape[-1] == 2 else rng.standard_normal((1, *shape))
+def run_profile(args) -> None:
+    model = find_model(args.model)
+    x = random_input(model, args.batch).astype(model.head.weight.dtype)
+    keep_freed_memory()  # as fit does
+    rows = profile(model, x, make_rng(0).integers(0, model.head.out_channels, args.batch))
+    print(json.dumps(as_dicts(rows), indent=1) if args.json else table(rows))
+    if args.figure:
+        fig, axes = viz.figure(1, 2, size=(11, 6), sharey=True)
+        viz.profile_bars(axes, rows)
+        fig.savefig(args.figure)
+
+
+def find_model(name: str) -> SpikingTransformer:
+    return load(name) if name.endswith(".safetensors") else create_model(name)
+
+
+def random_input(model: SpikingTransformer, batch: int = 1):
+    """Normal images, or where there are two channels, polarities: frames of event counts."""
+    rng, shape = make_rng(0), (batch, *model.img_size, model.in_channels)
+    return rng.poisson(0.1, (model.T, *shape)) if shape[-1] == 2 else rng.standard_normal(shape)
 
 
 def draw(found: Count, path: str) -> None:

@@ -148,3 +148,29 @@ def layer_bars(axes, labels: list[str], parts: list[str], rates: list[float], jo
     for ax in axes:
         ax.set_xlim(-0.6, len(labels) - 0.4)
         ax.legend(frameon=False, ncols=4)
+
+
+def profile_bars(axes, rows) -> None:
+    """Draw profile.Rows as two charts with a bar a layer: milliseconds forward and backward; MiB kept."""
+    time, memory = axes
+    paths = [row.path or "the model" for row in rows]
+    layers = list(dict.fromkeys(path.rpartition(".")[0] or path for path in paths))  # a brick's ops together
+
+    def of(layer: str, name: str) -> float:
+        inside = (
+            row for row, path in zip(rows, paths, strict=True) if (path.rpartition(".")[0] or path) == layer
+        )
+        return sum(getattr(row, name) for row in inside)
+
+    forward, backward, kept = (
+        [of(layer, name) for layer in layers] for name in ("forward", "backward", "kept")
+    )
+    time.barh(layers, [1e3 * t for t in forward], color=BLUE, label="forward")
+    time.barh(
+        layers, [1e3 * t for t in backward], left=[1e3 * t for t in forward], color=ORANGE, label="backward"
+    )
+    time.set(xlabel="milliseconds a training step")
+    time.legend(frameon=False)
+    memory.barh(layers, kept, color=GREEN)
+    memory.set(xlabel="MiB kept for backward")
+    time.invert_yaxis()

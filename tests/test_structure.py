@@ -11,7 +11,7 @@ import minispike
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "minispike"
 ORDER = ["backend", "autograd", "ops", "surrogate", "neuron", "visible", "nn", "blocks", "configs", "models"]
-ORDER += ["optim", "train", "masked", "energy", "torchfile", "checkpoint", "interop"]
+ORDER += ["optim", "train", "masked", "energy", "profile", "torchfile", "checkpoint", "interop"]
 BESIDE = {
     "gradcheck": "nn",
     "viz": "nn",
