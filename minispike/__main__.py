@@ -89,7 +89,7 @@ def run_profile(args) -> None:
     rows = profile(model, x, make_rng(0).integers(0, model.head.out_channels, args.batch))
     print(json.dumps(as_dicts(rows), indent=1) if args.json else table(rows))
     if args.figure:
-        fig, axes = viz.figure(1, 2, size=(11, 6), sharey=True)
+        fig, axes = viz.figure(1, 2, size=(11, 1.5 + len(rows) / 14), sharey=True)
         viz.profile_bars(axes, rows)
         fig.savefig(args.figure)
 

@@ -151,26 +151,27 @@ def layer_bars(axes, labels: list[str], parts: list[str], rates: list[float], jo
 
 
 def profile_bars(axes, rows) -> None:
-    """Draw profile.Rows as two charts with a bar a layer: milliseconds forward and backward; MiB kept."""
-    time, memory = axes
-    paths = [row.path or "the model" for row in rows]
-    layers = list(dict.fromkeys(path.rpartition(".")[0] or path for path in paths))  # a brick's ops together
+    """Draw profile.Rows as two charts with a bar a layer: milliseconds forward and backward; MiB kept.
 
-    def of(layer: str, name: str) -> float:
-        inside = (
-            row for row, path in zip(rows, paths, strict=True) if (path.rpartition(".")[0] or path) == layer
-        )
-        return sum(getattr(row, name) for row in inside)
-
+    The ops of a brick count together.
+    """
+    times, memory = axes
+    layers: dict[str, list] = {}
+    for row in rows:
+        place, _, part = row.path.rpartition(".")
+        layers.setdefault(
+            (place if part in ("map", "norm", "neuron") else row.path) or "the model", []
+        ).append(row)
     forward, backward, kept = (
-        [of(layer, name) for layer in layers] for name in ("forward", "backward", "kept")
+        [sum(getattr(row, name) for row in inside) for inside in layers.values()]
+        for name in ("forward", "backward", "kept")
     )
-    time.barh(layers, [1e3 * t for t in forward], color=BLUE, label="forward")
-    time.barh(
-        layers, [1e3 * t for t in backward], left=[1e3 * t for t in forward], color=ORANGE, label="backward"
-    )
-    time.set(xlabel="milliseconds a training step")
-    time.legend(frameon=False)
-    memory.barh(layers, kept, color=GREEN)
+    places = range(len(layers))
+    times.barh(places, [1e3 * t for t in forward], color=BLUE, label="forward")
+    ends = [1e3 * t for t in forward]
+    times.barh(places, [1e3 * t for t in backward], left=ends, color=ORANGE, label="backward")
+    times.set_yticks(places, layers)
+    times.set(xlabel="milliseconds a training step", ylim=(len(layers) - 0.4, -0.6))
+    times.legend(frameon=False)
+    memory.barh(places, kept, color=GREEN)
     memory.set(xlabel="MiB kept for backward")
-    time.invert_yaxis()
