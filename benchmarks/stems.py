@@ -56,7 +56,7 @@ class Stem(Module):
 
 
 def make_stems(data: str) -> dict[str, Stem]:
-    """Return the stems to compare on these data: SPS, SCS in the same places, and SCS early where we do so."""
+    """Return the stems to compare: SPS, SCS halving in the same places, and early where our models do."""
     name, width, _, T, _ = DATA[data]
     kinds = {"SPS": {}, "SCS": {"stem": "scs"}}
     if data in EARLY:
@@ -95,7 +95,7 @@ def compare_stems(data: str, rounds: int) -> list[dict]:
 
 
 def step(module: Module, x) -> None:
-    """Forward in training mode, and backward from a random gradient's stand-in, all ones."""
+    """Run forward in training mode, and backward from a gradient of ones."""
     for parameter in module.parameters():
         parameter.grad = None
     y = module.train()(x)
@@ -153,7 +153,8 @@ def pretraining_step(masked: Module, images, visible) -> Callable:
 
 def parts(model, images, visible: Visible | None) -> dict[str, Callable]:
     """Return forward and backward of the stem alone, and of the blocks alone, on random tokens."""
-    tokens = visible.per_sample if visible else 64
+    halvings = sum(stage.half for stage in model.stem.stages)
+    tokens = visible.per_sample if visible else (32 >> halvings) ** 2
     shape = (model.T, len(images), tokens, model.stem.stages[-1].down.map.out_channels)
     x = (np.random.default_rng(0).random(shape) < 0.2).astype("float32")
 
@@ -171,7 +172,7 @@ def parts(model, images, visible: Visible | None) -> dict[str, Callable]:
 
 
 def compare_pretraining(size: str, T: int, rounds: int) -> dict:
-    """Time one size; return milliseconds and, for each mask, pre-training's share of supervised training's."""
+    """Time one size; return milliseconds, and for each mask the ratio pre-training / supervised."""
     overrides, B, _ = SIZES[size]
     times = in_turn(pretraining_tasks(size, T), rounds, f"pre-training {size}, T = {T}")
     model = create_model("spikformer_v2_2_64_fashion", **overrides)
@@ -193,13 +194,12 @@ def show(record: dict) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for r in record["stems"]:
         images = f"{r['images']}, D = {r['width']}, T = {r['T']}"
+        train = f"{r['train_ms']:.1f} ms | {r['train_ratio']:.2f}"
+        infer = f"{r['infer_ms']:.1f} ms | {r['infer_ratio']:.2f}"
         print(
-            f"| {images} | {r['stem']} | {r['train_ms']:.1f} ms | {r['train_ratio']:.2f} | "
-            f"{r['infer_ms']:.1f} ms | {r['infer_ratio']:.2f} | {r['parameters']:,} | {r['macs'] / 1e6:.2f} M |"
+            f"| {images} | {r['stem']} | {train} | {infer} | {r['parameters']:,} | {r['macs'] / 1e6:.2f} M |"
         )
-    print(
-        "\nForward and backward, as a share of supervised training's; a step has its optimizer and decoder:"
-    )
+    print("\nPre-training's time / supervised training's; a step has its optimizer, and its decoder or head:")
     print("\n| model | T | mask | supervised | pre-training | step | stem | blocks |")
     print("|---|---|---|---|---|---|---|---|")
     for r in record["pretraining"]:
