@@ -184,7 +184,7 @@ def without_residual(stage, x, T, visible):
 stems, rates = {}, {}
 for name in ("SPS", "SCS", "no residual") * 3:
     kind, seed = "sps" if name == "SPS" else "scs", len(stems.setdefault(name, []))
-    model = create_model("spikformer_v2_1_32_digits", depth=0, embed_dim=16, stem=kind, rng=seed)
+    model = create_model("spikformer_v2_1_64_digits", depth=0, embed_dim=16, stem=kind, rng=seed)
     if name == "no residual":
         for stage in model.stem.stages:
             stage.forward = partial(without_residual, stage)
