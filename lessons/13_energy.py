@@ -154,9 +154,10 @@ print(f"{rate:.0%} of our neurons fire, break-even is near 6 %; a fetch an addit
 
 # %% [markdown]
 # ## The figure
+# On the right what is counted: the spikes of one token's keys, and the pairs of Q Kᵀ, one addition each.
 
 # %%
-fig, axes = viz.figure(2, 2, size=(12, 7.6), width_ratios=(3, 2))
+fig, axes = viz.figure(2, 3, size=(14, 7.6), width_ratios=(3, 2, 1.5))
 joules = {c: [getattr(row, c).joules() / found.images for row in found.rows] for c in ("paper", "events")}
 names, parts = [row.label for row in found.rows], [row.part for row in found.rows]
 viz.layer_bars(axes[:, 0], names, parts, [row.rate for row in found.rows], joules)
@@ -172,9 +173,15 @@ for i, (column, color) in enumerate(zip(COLUMNS, (viz.ORANGE, viz.GREY, viz.BLUE
     axes[1, 1].bar(places, [100 * change[mixer][i] for mixer in mixers[1:]], 0.25, color=color, label=column)
 axes[1, 1].axhspan(-25, -20, color=viz.ORANGE, alpha=0.2, linewidth=0, zorder=0, label="the papers' claim")
 axes[1, 1].set(title="other mixers, T = 4", ylabel="energy against SSA, %", ylim=(-60, 0))
-axes[1, 1].set_xticks(range(len(mixers[1:])), mixers[1:], fontsize=8)
+axes[1, 1].set_xticks(range(len(mixers[1:])), mixers[1:], rotation=25)
 for ax in axes[:, 1]:
     ax.legend(frameon=False, fontsize=9, ncols=2, loc="best" if ax is axes[0, 1] else "lower center")
+pairs = viz.attention_map(spikes, "blocks.0.mixer", 2).sum((0, 2))  # [B, N, N], over time and heads
+digit = int(pairs.sum((1, 2)).argmax())
+token = int(pairs[digit].sum(1).argmax())
+viz.raster(axes[0, 2], spikes["blocks.0.mixer.k.neuron"][:, digit, token], "keys of one token")
+title = f"Q Kᵀ of one token: {pairs[digit, token].sum():.0f} additions"
+viz.attention_over(axes[1, 2], images[digit, :, :, 0], pairs[digit, token], token, title)
 viz.save(fig, "13_energy")
 
 # %% [markdown]
