@@ -182,6 +182,7 @@ for (top, below), name in zip(axes[:, :2].T, names, strict=False):
     top.set(title=f"{name}, one digit", xlabel="channel", ylabel="token")
     image = below.imshow(np.nanmean(cosines(tokens[name]), (0, 1)), vmin=0.5, vmax=1, aspect="auto")
     below.set(title=f"cosine of two tokens, mean {cosine[name]:.2f}", xlabel="token", ylabel="token")
+    below.set(xticks=range(0, 16, 3), yticks=range(0, 16, 3))
 fig.colorbar(image, ax=axes[1, 1], shrink=0.85)
 for name, color in zip(names, colors, strict=True):
     sigma = np.linalg.svd(tokens[name], compute_uv=False).mean((0, 1))
