@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from datetime import date
 from math import prod
@@ -177,23 +178,40 @@ def compare(what: str, rounds: int) -> list[dict]:
 
 
 def growth(rounds: int) -> dict[str, dict]:
-    """Time forward and backward over N = 16 … 1024 tokens: every mixer, and SSA's product in both orders."""
+    """Measure forward and backward over N = 16 … 1024 tokens: time and memory of every mixer, and of the
+    products of SSA and SASA in both orders.
+    """
     sizes, found = [4, 8, 16, 32], {}
     rng = np.random.default_rng(0)
     for side in sizes:
         N = side * side
         tasks = {name: mixer_task(name, (side, side), T=1, B=4)[0] for name in MIXERS}
         q, k, v = ((rng.random((1, 4, HEADS, N, D // HEADS)) < 0.2).astype("float32") for _ in range(3))
+        k_a = k.reshape(1, 4, HEADS, N // 4, 4, D // HEADS).sum(4)  # n = N/4: which four does not matter here
         tasks["(QKᵀ)V"] = lambda q=q, k=k, v=v: product(q, k, v, lambda q, k, v: (q @ k) @ v)
         tasks["Q(KᵀV)"] = lambda q=q, k=k, v=v: product(q, k, v, lambda q, k, v: q @ (k @ v))
+        tasks["(QK_Aᵀ)K_A"] = lambda q=q, k=k_a: product(q, k, k, lambda q, k, v: (q @ k) @ v)
+        tasks["Q(K_AᵀK_A)"] = lambda q=q, k=k_a: product(q, k, k, lambda q, k, v: q @ (k @ v))
         for name, times in in_turn(tasks, rounds, f"growth, N = {N}").items():
-            found.setdefault(name, {"tokens": [], "ms": []})
-            found[name]["tokens"].append(N)
-            found[name]["ms"].append(round(1e3 * median(times), 3))
-    for curve in found.values():  # slope of log time over log N from 64 tokens on: below, overhead rules
-        n, t = np.log(curve["tokens"][1:]), np.log(curve["ms"][1:])
-        curve["exponent"] = round(float(np.polyfit(n, t, 1)[0]), 2)
+            curve = found.setdefault(name, {"tokens": [], "ms": [], "mib": []})
+            curve["tokens"].append(N)
+            curve["ms"].append(round(1e3 * median(times), 3))
+            curve["mib"].append(round(traced_peak(tasks[name]), 2))
+    for curve in found.values():  # slope of log over log N from 64 tokens on: below, overhead rules
+        n = np.log(curve["tokens"][1:])
+        for what in ("ms", "mib"):
+            slope = float(np.polyfit(n, np.log(curve[what][1:]), 1)[0])
+            curve["exponent" if what == "ms" else "memory_exponent"] = round(slope, 2)
     return found
+
+
+def traced_peak(task: Callable) -> float:
+    """Return the MiB of arrays that a task has at most at a time."""
+    tracemalloc.start()
+    task()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 2**20
 
 
 def crossover(rounds: int) -> list[dict]:
@@ -250,11 +268,13 @@ def show(title: str, rows: list[dict]) -> None:
 
 def draw(record: dict) -> None:
     fig, (left, right) = viz.figure(1, 2, size=(12, 4.8))
+    red = "#c0392b"
     styles = {"(QKᵀ)V": (viz.ORANGE, "--"), "Q(KᵀV)": (viz.ORANGE, ":"), "ssa": (viz.ORANGE, "-")}
-    colors = iter([viz.BLUE, "#7fb2e5", viz.GREEN, "#8fce9f", viz.GREY, viz.INK])
-    for name, curve in record["growth"].items():
-        color, line = styles[name] if name in styles else (next(colors), "-")
-        label = f"{name}: N^{curve['exponent']}"
+    styles |= {"(QK_Aᵀ)K_A": (red, "--"), "Q(K_AᵀK_A)": (red, ":"), "sasa": (red, "-")}
+    styles |= {"fft1d": (viz.BLUE, "-"), "haar": (viz.GREEN, "-"), "random": (viz.INK, "-")}
+    for name, (color, line) in styles.items():
+        curve = record["growth"][name]
+        label = f"{name}: N^{curve['exponent']}".replace("K_A", "$K_A$")
         left.loglog(curve["tokens"], curve["ms"], line, color=color, marker="o", markersize=4, label=label)
     left.set(
         xlabel="tokens N",
@@ -308,7 +328,10 @@ def main() -> None:
     for r in record["fourier"]:
         each = (f"{r[f'{k}_ms']:.2f} ms" for k in ("product", "fft", "2d_product", "2d_fft"))
         print(f"| {r['N']}, {r['D']} | " + " | ".join(each) + " |")
-    print("\ngrowth with N:", ", ".join(f"{name} N^{c['exponent']}" for name, c in record["growth"].items()))
+    print("\n| | time at N = 16, 64, 256, 1024 | N^ | memory | N^ |\n|---|---|---|---|---|")
+    for name, c in record["growth"].items():
+        ms, mib = (", ".join(f"{value:.1f}" for value in c[what]) for what in ("ms", "mib"))
+        print(f"| {name} | {ms} ms | {c['exponent']} | {mib} MiB | {c['memory_exponent']} |")
     draw(record)
 
 
