@@ -190,8 +190,8 @@ def growth(rounds: int) -> dict[str, dict]:
         k_a = k.reshape(1, 4, HEADS, N // 4, 4, D // HEADS).sum(4)  # n = N/4: which four does not matter here
         tasks["(QKᵀ)V"] = lambda q=q, k=k, v=v: product(q, k, v, lambda q, k, v: (q @ k) @ v)
         tasks["Q(KᵀV)"] = lambda q=q, k=k, v=v: product(q, k, v, lambda q, k, v: q @ (k @ v))
-        tasks["(QK_Aᵀ)K_A"] = lambda q=q, k=k_a: product(q, k, k, lambda q, k, v: (q @ k) @ v)
-        tasks["Q(K_AᵀK_A)"] = lambda q=q, k=k_a: product(q, k, k, lambda q, k, v: q @ (k @ v))
+        tasks["(QK_Aᵀ)K_A"] = lambda q=q, k=k_a: product(q, k, k, lambda q, t, a: (q @ t) @ a)
+        tasks["Q(K_AᵀK_A)"] = lambda q=q, k=k_a: product(q, k, k, lambda q, t, a: q @ (t @ a))
         for name, times in in_turn(tasks, rounds, f"growth, N = {N}").items():
             curve = found.setdefault(name, {"tokens": [], "ms": [], "mib": []})
             curve["tokens"].append(N)
@@ -292,7 +292,7 @@ def draw(record: dict) -> None:
     right.axhspan(29, 51, color=viz.BLUE, alpha=0.12, linewidth=0, label="the paper's claim, training")
     right.axhspan(61, 70, color=viz.ORANGE, alpha=0.15, linewidth=0, label="the paper's claim, inference")
     right.set(title="whole 4-384 model: throughput against SSA", ylabel="faster by, %")
-    right.set_xticks(range(len(names)), names)
+    right.set_xticks(range(len(names)), names, rotation=35, ha="right")
     right.legend(frameon=False, fontsize=8, loc="upper right")
     right.set_ylim(0, 95)
     fig.savefig(RESULTS / "mixer_speed.png")
