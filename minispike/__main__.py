@@ -95,7 +95,10 @@ def run_profile(args) -> None:
 
 
 def find_model(name: str) -> SpikingTransformer:
-    return load(name) if name.endswith(".safetensors") else create_model(name)
+    model = load(name) if name.endswith(".safetensors") else create_model(name)
+    if not isinstance(model, SpikingTransformer):
+        raise ValueError(f"{name} holds a {type(model).__name__}; a classifier is wanted")
+    return model
 
 
 def random_input(model: SpikingTransformer, batch: int = 1):

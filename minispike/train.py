@@ -58,8 +58,9 @@ def fit(
             loss.backward()
             _check_finite(model, objective, images, labels, value, f"epoch {epoch + 1}, step {step + 1}")
             optimizer.step()
-            seen += len(images)
-            for name, count in {"loss": value * len(images), **counts}.items():
+            n = images.shape[-4]  # of [B, H, W, C] and of frames [T, B, H, W, C]
+            seen += n
+            for name, count in {"loss": value * n, **counts}.items():
                 sums[name] = sums.get(name, 0) + count
             bar.set_postfix({name: f"{count / seen:.3f}" for name, count in sums.items()}, refresh=False)
         record = {"epoch": epoch + 1, "lr": optimizer.lr, **{name: n / seen for name, n in sums.items()}}

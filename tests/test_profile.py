@@ -6,6 +6,8 @@ import time
 import numpy as np
 
 from minispike import __main__, create_model, ops, trace
+from minispike.checkpoint import save
+from minispike.masked import masked_autoencoder
 from minispike.profile import profile, table
 
 
@@ -53,6 +55,14 @@ def test_the_profile_is_a_command(capsys, tmp_path):
     assert {"path", "op", "forward", "backward", "kept"} == set(rows[0])
     assert __main__.main(["profile", "spikformer_9"]) == 1
     assert "no model 'spikformer_9'" in capsys.readouterr().err
+
+
+def test_what_is_no_classifier_is_refused(capsys, tmp_path):
+    path = tmp_path / "pretrained.safetensors"
+    save(masked_autoencoder("spikformer_v2_1_64_digits", embed_dim=16), path)
+    for command in ("profile", "info"):
+        assert __main__.main([command, str(path)]) == 1
+        assert "holds a MaskedAutoencoder; a classifier is wanted" in capsys.readouterr().err
 
 
 def test_the_table_ends_in_the_sum_of_its_ops(rng):

@@ -190,3 +190,14 @@ def test_frames_train_as_well():
         model = create_model("spikformer_1_64_digits", num_classes=4, **SMALL)
         results += fit(model, SGD(model.parameters()), source, epochs=1, progress=False)
     assert abs(results[0]["loss"] - results[1]["loss"]) < 1e-4
+
+
+def test_frames_count_samples_and_not_steps(rng):
+    """Frames are [T, B, H, W, C]: with T = 3 and four right of B = 6 the accuracy is 4/6."""
+    frames = rng.standard_normal((3, 6, 8, 8, 1)).astype("float32")
+    model = create_model("spikformer_1_64_digits", embed_dim=16, num_heads=4)
+    labels = model(frames).data.argmax(1)
+    labels[:2] = (labels[:2] + 1) % 10
+    optimizer = AdamW(model.parameters(), lr=0.0)
+    (record,) = fit(model, optimizer, lambda epoch: [(frames, labels)], epochs=1, progress=False)
+    assert record["accuracy"] == 4 / 6
