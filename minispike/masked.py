@@ -121,6 +121,7 @@ class MaskedAutoencoder(Module):
     def encode(self, images, visible: Visible) -> Tensor:
         """Return the visible tokens [T, B, n_visible, D]; what images hold elsewhere does not matter."""
         x = check_images(images, self.img_size, self.in_channels, self.mask_token.dtype)
+        expect(x.ndim == 4, f"masked image modelling takes images [B, H, W, C], got frames {list(x.shape)}")
         x = self.stem(x.reshape(1, *x.shape), T=self.T, visible=visible)
         for block in self.blocks:
             x = block(x)

@@ -278,6 +278,8 @@ def test_masks_and_models_that_do_not_fit_are_refused(rng):
     model = autoencoder()
     with pytest.raises(ValueError, match=r"MaskedAutoencoder: expected images \[B, 8, 8, 1\]"):
         model(np.zeros((2, 8, 8, 3)), random_visible(2, (4, 4), 8, rng))
+    with pytest.raises(ValueError, match=r"takes images \[B, H, W, C\], got frames \[4, 2, 8, 8, 1\]"):
+        model.encode(np.zeros((4, 2, 8, 8, 1)), Visible(random_visible(2, (4, 4), 8, rng)))
 
 
 # ---------------------------------------------------------------- decoder
