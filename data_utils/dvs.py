@@ -1,7 +1,9 @@
 """CIFAR10-DVS and DVS128 Gesture as frames: found on disk, converted once, served by sample.
 
     frames = cifar10_dvs("data/CIFAR10DVS", train=True)    frames[i] [T, H, W, 2], frames.labels [n]
-    FrameBatches(frames, frames.labels, 16)                batches [T, B, H, W, 2], as the models take them
+    Loader(frames, frames.labels, 16, prepare=time_first)  batches [T, B, H, W, 2], as the models take them
+
+event_sets.py opens a set by name, for training.
 
 Recordings are decoded once. Each sample's frames are kept in an .npy file whose name tells what they were
 made from: the settings, and the recording's size and modification time. Whatever changes, the name changes,
@@ -38,8 +40,9 @@ class Sample:
 
 
 class Frames:
-    """Samples as frames: `len`, `frames[i]` -> float32 [T, H, W, 2], and `labels`, int64 [n].
+    """Samples as frames: `len`, `labels` int64 [n], and `frames[i]` -> float32 [T, H, W, 2], read from disk.
 
+    frames[indices] -> [n, T, H, W, 2], which makes this a source for a Loader.
     Missing or outdated frames are made when this is made, with a bar; a recording is read once for all parts.
     read(path, size): the recording's reader.    T, split_by, size: as `events_to_frames` takes them.
     cache: the folder that the frames are kept in.
@@ -65,7 +68,9 @@ class Frames:
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, i: int) -> np.ndarray:
+    def __getitem__(self, i: int | np.ndarray) -> np.ndarray:
+        if np.ndim(i):
+            return np.stack([self[k] for k in i])
         frames = np.load(self.files[i], allow_pickle=False)
         if frames.shape != self.shape:
             raise ValueError(
@@ -103,8 +108,8 @@ def _keep(file: Path, frames: np.ndarray) -> None:
             os.unlink(unfinished.name)
             raise
     name = glob.escape(file.name.rsplit(".", 3)[0])
-    for outdated in file.parent.glob(f"{name}.*.*.npy"):
-        outdated.unlink()
+    for outdated in set(file.parent.glob(f"{name}.*.*.npy")) - {file}:
+        outdated.unlink(missing_ok=True)  # another process may be making the same frames
     os.replace(unfinished.name, file)
 
 
@@ -131,20 +136,33 @@ def cifar10_dvs(
     cache: where frames are kept; <root>/frames by default.
     """
     root = Path(root)
-    files = [sorted((root / name).glob("*.aedat"), key=lambda file: file.name) for name in classes]
-    counts = {name: len(found) for name, found in zip(classes, files, strict=True)}
-    if len(set(counts.values())) != 1 or 0 in counts.values():
-        raise FileNotFoundError(
-            f"CIFAR10-DVS expects as many recordings of each class (1,000), named "
-            f"{root}/{classes[0]}/cifar10_{classes[0]}_0.aedat …; found {counts}. Unpack the official "
-            f"archives {classes[0]}.zip … {classes[-1]}.zip (CIFAR10-DVS on figshare.com, 4724671) in {root}"
-        )
+    expected = (
+        f"CIFAR10-DVS expects as many recordings of each class (1,000), named "
+        f"{root}/{classes[0]}/cifar10_{classes[0]}_0.aedat …: unpack the official archives "
+        f"{classes[0]}.zip … {classes[-1]}.zip (CIFAR10-DVS on figshare.com, 4724671) in {root}"
+    )
     samples = [
         Sample(file, label)
-        for label, found in enumerate(files)
+        for label, found in enumerate(files_by_class(root, classes, expected))
         for file in split_files(found, split)[0 if train else 1]
     ]
     return Frames(samples, read_aedat2, T, split_by, size, Path(cache or root / "frames"))
+
+
+def files_by_class(
+    root: Path, classes: tuple[str, ...], expected: str, each: int | None = None
+) -> list[list[Path]]:
+    """Return the files <root>/<class>/*.aedat of each class, in lexicographic order of their names.
+
+    Raises FileNotFoundError, `expected` and what was found, unless there are `each` of each class; without
+    `each`, as many of each, and some.
+    """
+    files = [sorted((root / name).glob("*.aedat"), key=lambda file: file.name) for name in classes]
+    counts = {name: len(found) for name, found in zip(classes, files, strict=True)}
+    each = each or max(counts.values())
+    if not each or set(counts.values()) != {each}:
+        raise FileNotFoundError(f"{expected}; found {counts}")
+    return files
 
 
 def split_files(files: list[Path], split: str) -> tuple[list[Path], list[Path]]:

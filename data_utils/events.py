@@ -68,3 +68,10 @@ def events_to_frames(
     frame = np.minimum(frame, T - 1)
     cell = ((frame * H + events["y"]) * W + events["x"]) * 2 + events["p"]  # [n], a place in [T, H, W, 2]
     return np.bincount(cell, minlength=T * H * W * 2).reshape(T, H, W, 2).astype("float32")
+
+
+def time_first(frames: np.ndarray) -> np.ndarray:
+    """Turn samples' frames [B, T, H, W, 2] into a batch [T, B, H, W, 2], as the models take it."""
+    if frames.ndim != 5:
+        raise ValueError(f"time_first takes frames [B, T, H, W, 2], got {list(frames.shape)}")
+    return np.ascontiguousarray(frames.swapaxes(0, 1))

@@ -33,7 +33,7 @@ class Loader:
         prepare: Callable | None = None,
         augment: Callable | None = None,
     ):
-        if len(source) != len(labels) or size < 1:
+        if len(source) != len(labels) or not len(labels) or size < 1:
             raise ValueError(f"Loader got {len(source)} images, {len(labels)} labels and batches of {size}")
         self.source, self.labels, self.size, self.seed = source, labels, size, seed
         self.prepare, self.augment = prepare, augment
@@ -79,6 +79,28 @@ class Epoch:
 
     def __iter__(self) -> Iterator[tuple]:
         return (self[step] for step in range(len(self)))
+
+
+class Until:
+    """`first` for the epochs before `epoch`, `then` from it on: mixup that ends before the training does.
+
+    first, then: Loaders of the same samples, batch size and seed, so that only their augmentation differs.
+    """
+
+    def __init__(self, epoch: int, first: Loader, then: Loader):
+        if len(first) != len(then) or epoch < 1:
+            raise ValueError(f"Until got epoch {epoch} and loaders of {len(first)} and {len(then)} batches")
+        self.epoch, self.first, self.then = epoch, first, then
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __call__(self, epoch: int) -> Epoch:
+        """Return the batches of one epoch, by the loader whose turn it is."""
+        return (self.first if epoch < self.epoch else self.then)(epoch)
+
+    def __iter__(self) -> Iterator[tuple]:
+        return iter(self.first)
 
 
 class Prefetch:

@@ -42,30 +42,44 @@ def load_fashion_mnist(root: str | Path | None = None) -> tuple[Split, Split]:
     The images are padded with the background's black and then standardised by the mean and deviation of the
     28×28 training pixels (0.2860 and 0.3530), so that the border goes on as the background does.
     """
-    call = "load_fashion_mnist"
+    return _pad_and_standardise(*read_fashion_mnist(root, "load_fashion_mnist"))
+
+
+def read_fashion_mnist(
+    root: str | Path | None = None, call: str = "read_fashion_mnist"
+) -> tuple[Split, Split]:
+    """Return the images as the files have them: uint8 [n, 28, 28], 0 is black, and labels int64 [n].
+
+    root: as load_fashion_mnist's.    call: the function that an error's advice is about.
+    """
     if root is None:
         has_package = DEBIAN.is_dir()
         root = DEBIAN if has_package else fetch("fashion-mnist", FASHION_URL, FASHION_MD5, call)
-    return _load(root, call)
+    return _read(root, call)
 
 
 def load_mnist(root: str | Path | None = None) -> tuple[Split, Split]:
     """Return MNIST's handwritten digits just as load_fashion_mnist does (mean 0.1307, deviation 0.3081)."""
     call = "load_mnist"
-    return _load(fetch("mnist", MNIST_URL, MNIST_MD5, call) if root is None else root, call)
+    root = fetch("mnist", MNIST_URL, MNIST_MD5, call) if root is None else root
+    return _pad_and_standardise(*_read(root, call))
 
 
-def _load(root: str | Path, call: str) -> tuple[Split, Split]:
+def _read(root: str | Path, call: str) -> tuple[Split, Split]:
     paths = require(root, [(name, f"{name}.gz") for name in FILES], call)
-    train, train_labels = _read_pair(*paths[:2])
-    test, test_labels = _read_pair(*paths[2:])
+    return _read_pair(*paths[:2]), _read_pair(*paths[2:])
+
+
+def _pad_and_standardise(train_split: Split, test_split: Split) -> tuple[Split, Split]:
+    (train, train_labels), (test, test_labels) = train_split, test_split
     counts = sum(np.bincount(image.reshape(-1), minlength=256) for image in train)  # exact, and no float copy
     levels = np.arange(256) / 255
     mean = (counts * levels).sum() / counts.sum()
     deviation = ((counts * (levels - mean) ** 2).sum() / counts.sum()) ** 0.5
-    if not deviation:
-        raise DataFileError(paths[0], 16, "all pixels alike", "images")
-    train, test = (_pad_and_normalise(images, mean, deviation) for images in (train, test))
+    train, test = (
+        normalise(np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None], mean, deviation)  # [n, 32, 32, 1]
+        for images in (train, test)
+    )
     return (train, train_labels), (test, test_labels)
 
 
@@ -74,14 +88,11 @@ def _read_pair(images_path: Path, labels_path: Path) -> Split:
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if images.shape[1:] != (28, 28) or not len(images):
         raise DataFileError(images_path, 4, f"images of shape {list(images.shape)}", "[n, 28, 28], n > 0")
+    if images.min() == images.max():
+        raise DataFileError(images_path, 16, "all pixels alike", "images")
     if len(labels) != len(images):
         raise DataFileError(labels_path, 4, f"{len(labels)} labels", f"{len(images)}, one an image")
     if labels.max() > 9:
         first = int((labels > 9).argmax())
         raise DataFileError(labels_path, 8 + first, f"label {labels[first]}", "0 to 9")
     return images, labels.astype("int64")
-
-
-def _pad_and_normalise(images: np.ndarray, mean: float, deviation: float) -> np.ndarray:
-    padded = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None]  # [n, 32, 32, 1]
-    return normalise(padded, mean, deviation)

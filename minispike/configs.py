@@ -16,6 +16,9 @@ TINY_IMAGENET = dict(img_size=64, in_channels=3, num_classes=200, pools=(False, 
 IMAGENET = dict(img_size=224, in_channels=3, num_classes=1000, pools=(True,) * 4)  # 14×14
 CIFAR10_DVS = dict(img_size=128, in_channels=2, num_classes=10, pools=(True,) * 4, T=16)  # 8×8; frames
 GESTURE = CIFAR10_DVS | dict(num_classes=11)
+FASHION_DVS = dict(
+    img_size=32, in_channels=2, num_classes=10, pools=(False, False, True, True), T=8
+)  # 8×8; frames
 
 # what the authors' attention has there, beside the heads
 ON_IMAGENET = dict(qkv_bias=False)
@@ -51,6 +54,8 @@ MODELS: dict[str, tuple[str, dict]] = {
     # table 5: event frames
     "spikformer_2_256_cifar10dvs": ("spikformer", CIFAR10_DVS | ON_EVENTS | D2_256),
     "spikformer_2_256_gesture": ("spikformer", GESTURE | ON_EVENTS | D2_256),
+    # our own: as there 64 tokens and heads of width 16, so the same scale
+    "spikformer_2_64_fashion_dvs": ("spikformer", FASHION_DVS | ON_EVENTS | MEDIUM | heads(4)),
 }
 
 # Attention-free Spikformer (arXiv 2308.02557): the same sizes, other mixers
@@ -60,6 +65,7 @@ for _mixer in ("fft1d", "fft2d", "haar", "wavelets"):
         "2_64_fashion": FASHION | MEDIUM,
         "4_384_cifar10": CIFAR10 | D4_384,
         "2_256_cifar10dvs": CIFAR10_DVS | D2_256,
+        "2_64_fashion_dvs": FASHION_DVS | MEDIUM,
     }.items():
         MODELS[f"attention_free_{_mixer}_{_name}"] = (
             "attention_free_spikformer",
@@ -88,4 +94,5 @@ MODELS |= {
     "saformer_4_384_tinyimagenet": ("saformer", TINY_IMAGENET | D4_384 | heads(12)),
     "saformer_2_256_cifar10dvs": ("saformer", CIFAR10_DVS | ON_EVENTS | D2_256),
     "saformer_2_256_gesture": ("saformer", GESTURE | ON_EVENTS | D2_256),
+    "saformer_2_64_fashion_dvs": ("saformer", FASHION_DVS | ON_EVENTS | MEDIUM | heads(4)),
 }

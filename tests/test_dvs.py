@@ -12,10 +12,10 @@ from scipy.ndimage import zoom
 
 from data_utils import dvs
 from data_utils.aedat import AedatError, read_aedat2, read_aedat3, write_aedat3
-from data_utils.batches import FrameBatches
 from data_utils.digits import load_digits
 from data_utils.dvs import cifar10_dvs, dvs128_gesture, read_labels, split_files
-from data_utils.events import events_to_frames, make_events
+from data_utils.events import events_to_frames, make_events, time_first
+from data_utils.loader import Loader
 from data_utils.simulator import SACCADE, simulate, write_cifar10_dvs_like, write_gesture_like
 from minispike import create_model, fit
 from minispike.optim import AdamW
@@ -71,6 +71,8 @@ def test_recordings_become_frames_and_labels(cifar_folder, tmp_path):
         events = read_aedat2(cifar_folder / name / f"cifar10_{name}_{i % 9}.aedat", SIZE)
         assert np.array_equal(frames[i], events_to_frames(events, 4, "number", SIZE))
         assert frames[i].dtype == "float32" and frames[i].sum() == len(events) > 100
+    several = frames[np.array([10, 0, 10])]
+    assert several.shape == (3, 4, *SIZE, 2) and np.array_equal(several, [frames[i] for i in (10, 0, 10)])
     test = cifar(cifar_folder, train=False, cache=tmp_path)
     assert len(test) == 2 and test.labels.tolist() == [0, 1]
     by_time = cifar(cifar_folder, train=False, split_by="time", cache=tmp_path)
@@ -288,6 +290,6 @@ def test_a_spikformer_learns_from_recordings(data, cifar_folder, gesture_folder,
     for path, parameter in model.named_parameters():
         if path.endswith("norm.weight"):
             parameter.data[...] = 2
-    batches = FrameBatches(frames, frames.labels, len(frames))
+    batches = Loader(frames, frames.labels, len(frames), prepare=time_first)
     history = fit(model, AdamW(model.parameters(), lr=1e-2), batches, epochs=8, progress=False)
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_utils.augment_events import CHANGES, augment_frames, change, cutout, warp
-from data_utils.batches import FrameBatches
-from data_utils.events import EVENT, check, events_to_frames, make_events
+from data_utils.events import EVENT, check, events_to_frames, make_events, time_first
+from data_utils.loader import Loader
 from minispike import create_model
 
 SIZE = (6, 9)
@@ -103,56 +103,17 @@ def test_framing_refuses_what_it_cannot_count(rng):
 # ---------------------------------------------------------------- batches
 
 
-def test_frame_batches_put_time_first_and_give_every_sample_once(rng):
+def test_a_loader_of_frames_puts_time_first_and_gives_every_sample_once(rng):
     frames, labels = rng.random((7, 4, 3, 5, 2)).astype("float32"), np.arange(7)
-    batches = FrameBatches(frames, labels, 3)
+    batches = Loader(frames, labels, 3, prepare=time_first)
     plain = list(batches)
     assert [x.shape for x, _ in plain] == [(4, 3, 3, 5, 2), (4, 3, 3, 5, 2), (4, 1, 3, 5, 2)]
     assert len(batches) == 3 and all(x.flags.c_contiguous for x, _ in plain)
     assert np.concatenate([y for _, y in plain]).tolist() == list(range(7))
     for x, y in batches(2):
         assert np.array_equal(x.swapaxes(0, 1), frames[y])  # samples and labels stay together
-    orders = [np.concatenate([y for _, y in batches(epoch)]).tolist() for epoch in (0, 1, 0)]
-    assert sorted(orders[0]) == list(range(7)) and orders[0] == orders[2] != orders[1]
-    other = np.concatenate([y for _, y in FrameBatches(frames, labels, 3, seed=1)(0)]).tolist()
-    assert other != orders[0]
-
-
-def test_frame_batches_load_only_what_is_asked_for():
-    asked = []
-
-    class OnDisk:
-        def __len__(self):
-            return 6
-
-        def __getitem__(self, i):
-            asked.append(int(i))
-            return np.full((1, 2, 2, 2), i, "float32")
-
-    iterator = iter(FrameBatches(OnDisk(), np.arange(6), 2)(0))
-    assert asked == []
-    x, y = next(iterator)
-    assert asked == y.tolist() and x[0, :, 0, 0, 0].tolist() == y.tolist()
-
-
-def test_frame_batches_augment_by_seed_and_epoch_alone(rng):
-    frames = rng.integers(0, 5, (6, 2, 8, 8, 2)).astype("float32")
-    batches = FrameBatches(frames, np.arange(6), 4, augment=augment_frames)
-
-    def whole(epoch):
-        return np.concatenate([x for x, _ in batches(epoch)], 1)
-
-    assert np.array_equal(whole(0), whole(0)) and not np.array_equal(whole(0), whole(1))
-    twice = batches(3)
-    assert all(np.array_equal(a, b) for (a, _), (b, _) in zip(twice, twice, strict=True))
-    assert np.array_equal(np.concatenate([x for x, _ in batches], 1).swapaxes(0, 1), frames)
-
-
-def test_frame_batches_refuse_what_does_not_fit():
-    with pytest.raises(ValueError, match="3 samples, 2 labels"):
-        FrameBatches(np.ones((3, 1, 1, 1, 2)), np.ones(2), 1)
-    with pytest.raises(ValueError, match="batches of 0"):
-        FrameBatches(np.ones((3, 1, 1, 1, 2)), np.ones(3), 0)
+    with pytest.raises(ValueError, match=r"takes frames \[B, T, H, W, 2\], got \[4, 3, 5, 2\]"):
+        time_first(frames[0])
 
 
 def test_a_batch_of_frames_is_what_a_model_takes(rng):
@@ -166,7 +127,7 @@ def test_a_batch_of_frames_is_what_a_model_takes(rng):
         img_size=16,
         pools=(True, True, False, False),
     )
-    shapes = [model(x).shape for x, _ in FrameBatches(frames, np.zeros(3, "int64"), 2)]
+    shapes = [model(x).shape for x, _ in Loader(frames, np.zeros(3, "int64"), 2, prepare=time_first)]
     assert shapes == [(2, 10), (1, 10)]
 
 

@@ -21,22 +21,27 @@ PARAMETERS = {
     "spikformer_8_768_imagenet": 66_338_632,
     "spikformer_2_256_cifar10dvs": 2_566_666,
     "spikformer_2_256_gesture": 2_566_923,
+    "spikformer_2_64_fashion_dvs": 163_594,  # one channel more, no biases of q, k, v: 163,906 + 72 − 384
     "attention_free_fft1d_1_64_digits": 79_234,
     "attention_free_fft1d_2_64_fashion": 129_858,
     "attention_free_fft1d_4_384_cifar10": 6_950_074,
     "attention_free_fft1d_2_256_cifar10dvs": 2_038_794,
+    "attention_free_fft1d_2_64_fashion_dvs": 129_930,
     "attention_free_fft2d_1_64_digits": 79_234,
     "attention_free_fft2d_2_64_fashion": 129_858,
     "attention_free_fft2d_4_384_cifar10": 6_950_074,
     "attention_free_fft2d_2_256_cifar10dvs": 2_038_794,
+    "attention_free_fft2d_2_64_fashion_dvs": 129_930,
     "attention_free_haar_1_64_digits": 79_234,
     "attention_free_haar_2_64_fashion": 129_858,
     "attention_free_haar_4_384_cifar10": 6_950_074,
     "attention_free_haar_2_256_cifar10dvs": 2_038_794,
+    "attention_free_haar_2_64_fashion_dvs": 129_930,
     "attention_free_wavelets_1_64_digits": 79_234 + 3,
     "attention_free_wavelets_2_64_fashion": 129_858 + 2 * 3,
     "attention_free_wavelets_4_384_cifar10": 6_950_074 + 4 * 3,  # three bases in each of four blocks
     "attention_free_wavelets_2_256_cifar10dvs": 2_038_794 + 2 * 3,
+    "attention_free_wavelets_2_64_fashion_dvs": 129_930 + 2 * 3,
     "spikformer_v2_1_64_digits": 451_506,
     "spikformer_v2_2_64_fashion": 516_594,
     "spikformer_v2_8_384_imagenet": 29_111_272,
@@ -49,6 +54,7 @@ PARAMETERS = {
     "saformer_4_384_tinyimagenet": 8_820_344,
     "saformer_2_256_cifar10dvs": 2_440_202,
     "saformer_2_256_gesture": 2_440_459,
+    "saformer_2_64_fashion_dvs": 156_554,
 }
 
 
@@ -91,6 +97,7 @@ def test_each_published_configuration_is_as_documented():
         ("spikformer_8_512_imagenet", 0.125, 8, False),
         ("spikformer_8_768_imagenet", 0.125, 12, False),
         ("spikformer_2_256_cifar10dvs", 0.25, 16, False),
+        ("spikformer_2_64_fashion_dvs", 0.25, 4, False),
     ]:
         mixer = create_model(name, depth=1).blocks[0].mixer
         assert (mixer.scale, mixer.num_heads, mixer.q.map.bias is not None) == (scale, heads, bias)
