@@ -45,8 +45,11 @@ def fetch(name: str, url: str, md5: Mapping[str, str], call: str) -> Path:
 
 def cache_folder() -> Path:
     """Return where downloads are kept: the system's cache folder for minispike."""
-    import pooch
-
+    try:
+        import pooch
+    except ImportError as error:
+        remedy = "pip install 'minispike[data]', or say which folder to use"
+        raise ImportError(f"the cache folder is found by pooch: {remedy}") from error
     return Path(pooch.os_cache("minispike"))
 
 

@@ -82,7 +82,7 @@ def make_fashion_dvs(
         for file, i in _recordings(root, PARTS[part], labels, numbers[part]):
             if not file.exists():
                 missing.append((file, images[i] / 255, (seed, part, i)))
-    simulate(np.zeros((28, 28)), np.random.default_rng(0), **camera)  # refuses what it cannot do, before all
+    simulate(np.zeros((28, 28)), np.random.default_rng(seed), **camera)  # refuses before anything is written
     _write_whole(root / "settings.json", lambda path: path.write_text(json.dumps(settings, indent=1) + "\n"))
     write = FORMATS[aedat][1]
     for file, image, seeds in tqdm(missing, desc=f"recording Fashion-DVS in {root}", disable=not missing):

@@ -16,7 +16,8 @@ import numpy as np
 class Loader:
     """Pairs (images, targets) of `size` samples, the last of an epoch perhaps smaller, never dropped.
 
-    source: source[indices] gives the images of these samples: an array, or an ImageFolder that decodes them.
+    source: source[indices] gives the images of these samples: an array, or an ImageFolder that decodes
+    them, or `dvs.Frames` that reads them.
     labels: int [n].
     `loader(epoch)` is a training epoch: shuffled, with augment(images, labels, rng) → (images, targets).
     Plain iteration is for evaluation: in order, with prepare(images) → images. An epoch without augment

@@ -121,6 +121,12 @@ def test_without_pooch_the_remedy_and_the_files_are_named(monkeypatch, tmp_path)
         assert f"{load.__name__}(" in str(caught.value)
 
 
+def test_without_pooch_there_is_no_cache_folder(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    with pytest.raises(ImportError, match=r"pip install 'minispike\[data\]', or say which folder to use"):
+        download.cache_folder()
+
+
 def test_the_cache_is_the_systems(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where the system has such a variable
     assert download.cache_folder().name == "minispike"

@@ -67,6 +67,9 @@ def test_each_recording_is_its_image_seen_with_its_own_random_numbers(source, ma
                 file = found[0].with_name(f"fashion_{name}_{i}.aedat")
                 expected = simulate(images[i] / 255, np.random.default_rng((0, part, i)), **camera)
                 assert np.array_equal(read_aedat2(file, (32, 32)), expected) and len(expected) > 300
+                for seeds in ((1, part, i), (0, 1 - part, i), (0, part, i + 1)):  # each of them counts
+                    other = simulate(images[i] / 255, np.random.default_rng(seeds), **camera)
+                    assert not np.array_equal(expected, other)
 
 
 def test_no_recording_is_in_both_parts(made):
@@ -99,6 +102,17 @@ def test_a_making_that_was_interrupted_goes_on_to_the_same_set(source, made, tmp
     monkeypatch.setitem(fashion_dvs.FORMATS, "2.0", (read_aedat2, real))
     make_fashion_dvs(root, **QUICK, source=source)
     assert all(file.stat().st_mtime_ns == time for file, time in before.items())  # those were kept
+    assert contents(root) == contents(made)
+
+
+def test_a_set_that_lacks_one_of_each_class_is_not_a_smaller_set(source, made, tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(made, root, ignore=shutil.ignore_patterns("frames"))
+    for name in CLASSES:
+        next((root / "train" / name).iterdir()).unlink()
+    with pytest.raises(FileNotFoundError, match="expects 2 recordings of each class"):
+        open_events("fashion-dvs", root, **TRAINING)
+    make_fashion_dvs(root, **QUICK, source=source)
     assert contents(root) == contents(made)
 
 
@@ -152,6 +166,7 @@ def test_a_set_made_with_other_settings_is_refused(source, made, other, told):
         (dict(size=(16, 16)), ValueError, r"within 16×16, got \[28, 28\]"),
         (dict(size=(200, 200)), ValueError, "2.0 holds sensors of up to 128×128, got 200×200"),
         (dict(treshold=1.0), TypeError, "treshold"),
+        (dict(seed=-1), ValueError, "non-negative"),
         (dict(source="nowhere"), FileNotFoundError, "read_fashion_mnist needs in nowhere"),
     ],
 )
@@ -180,6 +195,7 @@ def test_a_folder_that_is_not_a_set_is_an_error_in_words(source, tmp_path):
 def test_the_raw_images_are_those_that_are_standardised(source):
     (raw, labels), (test, _) = mnist.read_fashion_mnist(source)
     assert raw.shape == (30, 28, 28) and test.shape == (20, 28, 28) and raw.dtype == "uint8"
+    assert np.array_equal(raw.any(2).sum(1), 5 + labels)  # a block is 5 + its label high
     (images, same), _ = mnist.load_fashion_mnist(source)
     inner = images[:, 2:-2, 2:-2, 0].astype("float64")
     np.testing.assert_allclose(inner, (raw / 255 - (raw / 255).mean()) / (raw / 255).std(), atol=1e-6)
@@ -191,8 +207,9 @@ def test_the_raw_images_are_those_that_are_standardised(source):
 
 def test_nothing_is_lost_between_file_and_batch(made):
     """Every event of the files is counted once, time is the first axis, and each label is its folder's."""
-    train, test = open_events("fashion-dvs", made, **TRAINING, augment=False)
-    assert len(train) == 3 and len(test) == 2
+    settings = TRAINING | {"batch_size": 4}  # T = B: shapes do not tell one from the other
+    train, test = open_events("fashion-dvs", made, **settings, augment=False)
+    assert len(train) == 5 and len(test) == 3
     for part, batches in (("train", train(0)), ("test", test)):
         files = [file for name in CLASSES for file in sorted((made / part / name).iterdir())]
         events = [read_aedat2(file, (32, 32)) for file in files]
@@ -237,6 +254,9 @@ def test_augmentation_changes_all_frames_of_a_sample_alike(made, monkeypatch):
     frames = np.concatenate([x for x, _ in train(0)], 1)  # [4, 20, 32, 32, 2]
     assert np.array_equal(frames, np.broadcast_to(frames[:1, ..., :1], frames.shape))
     assert len({frames[:, b].tobytes() for b in range(20)}) > 10  # but samples draw for themselves
+    each = augment_frames(frames.reshape(1, 80, 32, 32, 2).swapaxes(0, 1), np.random.default_rng(0))
+    each = each.reshape(frames.shape)  # what must not be: every frame by itself
+    assert not np.array_equal(each, np.broadcast_to(each[:1, ..., :1], each.shape))
     assert all((x == still).all() for x, _ in test)
     shuffled = open_events("fashion-dvs", made, **TRAINING, augment=False)[0]
     assert all((x == still).all() for x, _ in shuffled(0))
