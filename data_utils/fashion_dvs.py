@@ -35,7 +35,7 @@ CAMERA = dict(size=(32, 32), travel=4.0, threshold=0.2, refractory=1000, noise_r
 """`simulate`'s keywords, our choice. A 28×28 image has a margin of 2 pixels on the 32×32 sensor, which is how
 far the triangle of 4 pixels takes it to either side: all of it stays in view. The edge of a white garment
 sends log(1.1 / 0.1) / 0.2 = 12 events, mostly more than 1 ms apart, so that the refractory time costs few;
-at twice the threshold the pattern within a garment would be gone. Noise is 1 event per pixel and second,
+at twice the threshold the patterns within garments are hardly seen. Noise is 1 event per pixel and second,
 3–4 % of all. 2 ms a step (0.08 pixels) give as many events as 1 ms, to 1 %, in two thirds of the time.
 """
 
@@ -73,9 +73,7 @@ def make_fashion_dvs(
         _expect_same(root, settings, read_settings(root))
     elif any((root / part).exists() for part in PARTS):
         raise ValueError(f"{root} has recordings, but no settings.json that says how they were made")
-    if all(
-        sum(1 for _ in (root / part).glob("*/*.aedat")) == n for part, n in zip(PARTS, numbers, strict=True)
-    ):
+    if tuple(sum(1 for _ in (root / part).glob("*/*.aedat")) for part in PARTS) == numbers:
         return
     missing = []
     for part, (images, labels) in enumerate(read_fashion_mnist(source)):
