@@ -32,66 +32,71 @@ from .surrogate import Sigmoid, Surrogate, spike
 class LIF(Function):
     """S[t] from X[t] for t = 0 … T − 1, as above. Keeps H, from which everything else follows."""
 
-    def forward(self, x, *, tau, v_threshold, v_reset, detach_reset, surrogate, smooth):
-        self.tau, self.v_threshold, self.v_reset = tau, v_threshold, v_reset
-        self.detach_reset, self.surrogate, self.smooth = detach_reset, surrogate, smooth
-        xp, rest = self.xp, v_reset or 0.0
+    def forward(self, x, **neuron):
+        self.neuron, self.shape = neuron, x.shape
         x2 = x.reshape(len(x), -1)  # [T, neurons]
-        s_all = xp.empty(x2.shape, x.dtype)
-        h_all = xp.empty(x2.shape, x.dtype) if self.needs[0] else None
+        spikes = self.xp.empty(x2.shape, x.dtype)
+        self.h = self.xp.empty(x2.shape, x.dtype) if self.needs[0] else None
 
         def work(chunks):
             for at in chunks:
-                v = xp.full(x2[0, at].shape, rest, x.dtype)
-                scratch = xp.empty_like(v)
-                for t in range(len(x2)):
-                    h = scratch if h_all is None else h_all[t, at]
-                    s = s_all[t, at]
-                    xp.subtract(v, rest, out=h)  # H = V + (X − (V − v_reset)) / τ
-                    xp.subtract(x2[t, at], h, out=h)
-                    h /= tau
-                    h += v
-                    if smooth:
-                        s[...] = surrogate.g(h - v_threshold)
-                    else:
-                        xp.greater_equal(h, v_threshold, out=s)
-                    if v_reset is None:
-                        xp.multiply(s, -v_threshold, out=v)  # V = H − v_threshold S
-                    else:
-                        xp.subtract(rest, h, out=v)  # V = H + (v_reset − H) S
-                        v *= s
-                    v += h
+                h = None if self.h is None else self.h[:, at]
+                over_time(self.xp, lambda t, at=at: x2[t, at], spikes[:, at], h, **neuron)
 
         parallel(work, x2.shape[1], 6 * x.dtype.itemsize, x)
-        self.h, self.shape = h_all, x.shape
-        return s_all.reshape(x.shape)
+        return spikes.reshape(x.shape)
 
     def backward(self, gy):
-        xp, rest, h_all = self.xp, self.v_reset or 0.0, self.h
-        gy2 = gy.reshape(h_all.shape)
-        gx = xp.empty(h_all.shape, gy.dtype)
+        gy, gx = gy.reshape(self.h.shape), self.xp.empty(self.h.shape, gy.dtype)
 
         def work(chunks):
             for at in chunks:
-                gv = None
-                for t in reversed(range(len(h_all))):
-                    h = h_all[t, at]
-                    u = h - self.v_threshold
-                    g_prime = self.surrogate.g_prime(u)
-                    gh = gy2[t, at] * g_prime
-                    if gv is not None:
-                        gh += gv * self._dv_dh(h, u, g_prime, rest)
-                    xp.divide(gh, self.tau, out=gx[t, at])
-                    gv = gh - gx[t, at]  # gH (1 − 1/τ)
+                back_in_time(self.xp, gy[:, at], self.h[:, at], gx[:, at], **self.neuron)
 
-        parallel(work, h_all.shape[1], 8 * gy.dtype.itemsize, gy)
+        parallel(work, gx.shape[1], 8 * gy.dtype.itemsize, gy)
         return gx.reshape(self.shape)
 
-    def _dv_dh(self, h, u, g_prime, rest):
-        if self.v_reset is None:
-            return 1.0 if self.detach_reset else 1 - self.v_threshold * g_prime
-        keep = 1 - self.surrogate.g(u) if self.smooth else u < 0
-        return keep if self.detach_reset else keep + (rest - h) * g_prime
+
+def over_time(xp, current, spikes, h_all, *, tau, v_threshold, v_reset, detach_reset, surrogate, smooth):
+    """Run a group of neurons on X[t] = current(t): write S into spikes [T, …] and H into h_all (or None)."""
+    rest = v_reset or 0.0
+    v = xp.full(spikes.shape[1:], rest, spikes.dtype)
+    scratch = xp.empty_like(v)
+    for t, s in enumerate(spikes):
+        h = scratch if h_all is None else h_all[t]
+        xp.subtract(v, rest, out=h)  # H = V + (X − (V − v_reset)) / τ
+        xp.subtract(current(t), h, out=h)
+        h /= tau
+        h += v
+        if smooth:
+            s[...] = surrogate.g(h - v_threshold)
+        else:
+            xp.greater_equal(h, v_threshold, out=s)
+        if v_reset is None:
+            xp.multiply(s, -v_threshold, out=v)  # V = H − v_threshold S
+        else:
+            xp.subtract(rest, h, out=v)  # V = H + (v_reset − H) S
+            v *= s
+        v += h
+
+
+def back_in_time(xp, gy, h_all, gx, *, tau, v_threshold, v_reset, detach_reset, surrogate, smooth):
+    """Go back through a group of neurons: from gy [T, …] and their H [T, …] write gx [T, …]."""
+    rest, gv = v_reset or 0.0, None
+    for t in reversed(range(len(h_all))):
+        h = h_all[t]
+        u = h - v_threshold
+        g_prime = surrogate.g_prime(u)
+        gh = gy[t] * g_prime
+        if gv is not None:
+            if v_reset is None:
+                dv_dh = 1.0 if detach_reset else 1 - v_threshold * g_prime
+            else:
+                keep = 1 - surrogate.g(u) if smooth else u < 0
+                dv_dh = keep if detach_reset else keep + (rest - h) * g_prime
+            gh += gv * dv_dh
+        xp.divide(gh, tau, out=gx[t])
+        gv = gh - gx[t]  # gH (1 − 1/τ)
 
 
 def lif(

@@ -13,6 +13,7 @@ from math import prod, sqrt
 
 from . import backend
 from .autograd import Tensor, expect, is_grad_enabled, running
+from .fused import norm_lif
 from .neuron import check_neuron, lif
 from .ops import batch_norm, broadcast_to, conv2d, depthwise_conv2d, linear
 from .ops.norm import folded
@@ -267,9 +268,10 @@ class Spiking(Module):
         y = self.map(x, fold)
         grid = y.shape[2:4]
         y = visible.take(y) if visible else y
-        y = self.norm(y, repeats=T) if fold is None else y
         if T > 1:
             expect(len(y) == 1, f"only a static input [1, …] is repeated T = {T} times, got {list(x.shape)}")
-            y = broadcast_to(y, (T, *y.shape[1:]))
-        s = self.neuron(y)
+        if fold is None:
+            s = norm_lif(y, self.norm, self.neuron, T)  # neuron(norm(y)), in one pass over memory
+        else:
+            s = self.neuron(broadcast_to(y, (T, *y.shape[1:])) if T > 1 else y)
         return visible.put(s, *grid) if visible else s

@@ -463,6 +463,7 @@ NO_PRODUCTS = {
     "Add", "Sub", "Mul", "Div", "Neg", "Power", "Exp", "Log", "Tanh", "Reshape", "Transpose", "BroadcastTo",
     "GetItem", "Take",
     "Put", "Stack", "Sum", "AvgPool2d", "MaxPool2d", "BatchNorm", "SoftmaxCrossEntropy", "Spike", "LIF",
+    "NormLIF",
 }  # fmt: skip
 
 

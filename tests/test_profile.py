@@ -33,14 +33,14 @@ def test_every_op_of_a_training_step_has_its_row(rng):
 
 
 def test_what_is_kept_is_counted_once(rng):
-    """q, k and v keep the same tokens; LIF keeps its membrane, of its output's size."""
+    """q, k and v keep the same tokens; batch norm and neuron together keep what comes into them."""
     model, x = small(), rng.standard_normal((4, 8, 8, 1)).astype("float32")
     rows = {(row.path, row.op): row for row in profile(model, x, np.array([1, 2, 3, 4]), steps=1)}
     q, k = (rows[f"blocks.0.mixer.{name}.map", "Linear"].kept for name in "qk")
     weight = 16 * 16 * 4 / 2**20
     assert abs(q - k - 2 * 4 * 16 * 16 * 4 / 2**20) < 1e-9 and abs(k - weight) < 1e-9
-    membrane = 2 * 4 * 16 * 16 * 4 / 2**20  # [T, B, N, D] in float32
-    assert abs(rows["blocks.0.mixer.q.neuron", "LIF"].kept - membrane) < 1e-9
+    entering = (2 * 4 * 16 * 16 + 4 * 16) * 4 / 2**20  # [T, B, N, D] and four vectors in float32
+    assert abs(rows["blocks.0.mixer.q", "NormLIF"].kept - entering) < 1e-9
 
 
 def test_the_profile_is_a_command(capsys, tmp_path):

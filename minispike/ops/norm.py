@@ -112,17 +112,23 @@ def batch_norm(
     repeats: how often every row counts, for an input that stands for `repeats` equal ones; only that n knows
     of it.
     """
+    mean, var = statistics(x, running_mean, running_var, training, momentum, repeats)
+    return BatchNorm.apply(x, gamma, beta, mean=mean, var=var, eps=eps, own=training)
+
+
+def statistics(x, running_mean, running_var, training, momentum, repeats=1) -> tuple[Array, Array]:
+    """Return the mean and variance to normalise x by, and in training move the running ones."""
     channels = running_mean.shape[0]
     expect(x.shape[-1:] == (channels,), f"batch_norm expects x [..., {channels}], got {list(x.shape)}")
+    if not training:
+        return running_mean, running_var
     data = x.data if isinstance(x, Tensor) else x
-    mean, var = running_mean, running_var
-    if training:
-        mean, var = moments(data)
-        n = repeats * (data.size // channels)
-        expect(n > 1, f"batch_norm needs more than one value per channel to train on, got x {list(x.shape)}")
-        running_mean += momentum * (mean - running_mean)
-        running_var += momentum * (var * (n / (n - 1)) - running_var)
-    return BatchNorm.apply(x, gamma, beta, mean=mean, var=var, eps=eps, own=training)
+    mean, var = moments(data)
+    n = repeats * (data.size // channels)
+    expect(n > 1, f"batch_norm needs more than one value per channel to train on, got x {list(x.shape)}")
+    running_mean += momentum * (mean - running_mean)
+    running_var += momentum * (var * (n / (n - 1)) - running_var)
+    return mean, var
 
 
 def folded(gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array]:

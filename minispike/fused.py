@@ -1,0 +1,106 @@
+"""Batch norm and neuron in one pass: LIF(BN(x)) as ops/norm.py and neuron.py have it, with half the memory.
+
+The two ops one after the other keep x for the one and H for the other, and pass over memory four times. Here
+a cache-sized group of positions is normalised, charged and fired at once. Backward keeps x alone: it makes H
+anew, group by group, and goes back through time and through the affine map; what the statistics add needs
+sums over all positions, so it comes in a second pass. The spikes are those of the two ops, bit for bit, and
+the gradients too but for the rounding of the sums.
+"""
+
+from __future__ import annotations
+
+from .autograd import Function, Tensor
+from .backend import parallel
+from .neuron import back_in_time, over_time
+from .ops.matmul import column_sums
+from .ops.norm import statistics
+from .surrogate import Sigmoid
+
+
+class NormLIF(Function):
+    """S = LIF(γ (x − μ) r + β) for x [T, …, C], or [1, …, C] shown at each of T steps."""
+
+    def forward(self, x, gamma, beta, *, mean, var, eps, own, T, neuron):
+        self.x, self.gamma, self.beta, self.own, self.T, self.neuron = x, gamma, beta, own, T, neuron
+        self.mean, self.r = mean, 1 / self.xp.sqrt(var + eps)
+        x = x.reshape(len(x), -1, x.shape[-1])  # [T or 1, positions, C]
+        spikes = self.xp.empty((T, *x.shape[1:]), x.dtype)
+
+        def work(chunks):
+            for at in chunks:
+                over_time(self.xp, self.normalised(x[:, at]), spikes[:, at], None, **self.neuron)
+
+        parallel(work, x.shape[1], (T + 4) * x.shape[2] * x.dtype.itemsize, x)
+        return spikes.reshape(T, *self.x.shape[1:])
+
+    def normalised(self, x):
+        """Return the function t -> γ (x[t] − μ) r + β; a single x[0] serves every step."""
+        scale, y = self.gamma * self.r, self.xp.empty_like(x[0])
+
+        def current(t):
+            if t < len(x):
+                self.xp.subtract(x[t], self.mean, out=y)
+                y[...] *= scale
+                y[...] += self.beta
+            return y
+
+        return current
+
+    def backward(self, gy):
+        x = self.x.reshape(len(self.x), -1, gy.shape[-1])
+        gy, gx = gy.reshape(self.T, *x.shape[1:]), self.xp.empty_like(x)
+        position = x.shape[2] * x.dtype.itemsize  # bytes at one step
+
+        def through_time(chunks):
+            sum_g = sum_gx = 0.0
+            for at in chunks:
+                spikes, h, g = (self.xp.empty_like(gy[:, at]) for _ in range(3))
+                over_time(self.xp, self.normalised(x[:, at]), spikes, h, **self.neuron)
+                back_in_time(self.xp, gy[:, at], h, g, **self.neuron)
+                gx[:, at] = g if len(x) == self.T else g.sum(0, keepdims=True)
+                rows = gx[:, at].reshape(-1, gy.shape[-1])
+                sum_g += column_sums(rows)
+                sum_gx += column_sums(rows * (x[:, at].reshape(rows.shape) - self.mean))
+            return self.xp.stack([sum_g, sum_gx])
+
+        found = sum(parallel(through_time, x.shape[1], 5 * self.T * position, gy))
+        gbeta, ggamma = found.astype(gy.dtype)
+        ggamma *= self.r
+        scale, n = self.gamma * self.r, x.shape[0] * x.shape[1]
+        along, mean_g = ggamma * self.r / n, gbeta / n
+
+        def spread(chunks):
+            for at in chunks:
+                part = gx[:, at]
+                if self.own:
+                    part -= mean_g
+                    part -= (x[:, at] - self.mean) * along
+                part *= scale
+
+        if self.needs[0]:
+            parallel(spread, x.shape[1], 3 * len(x) * position, gy)
+        return gx.reshape(self.x.shape) if self.needs[0] else None, ggamma, gbeta
+
+
+def norm_lif(x, norm, neuron, T: int = 1) -> Tensor:
+    """Return neuron(norm(x)) of a BatchNorm and a LIF: x [T, …, C], or [1, …, C] shown at T steps."""
+    constants = {
+        "tau": neuron.tau,
+        "v_threshold": neuron.v_threshold,
+        "v_reset": neuron.v_reset,
+        "detach_reset": neuron.detach_reset,
+        "surrogate": neuron.surrogate or Sigmoid(),
+        "smooth": neuron.smooth,
+    }
+    mean, var = statistics(x, norm.running_mean, norm.running_var, norm.training, norm.momentum, repeats=T)
+    return NormLIF.apply(
+        x,
+        norm.weight,
+        norm.bias,
+        mean=mean,
+        var=var,
+        eps=norm.eps,
+        own=norm.training,
+        T=max(T, len(x)),
+        neuron=constants,
+    )
