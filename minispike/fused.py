@@ -13,7 +13,7 @@ from .autograd import Function, Tensor
 from .backend import parallel
 from .neuron import back_in_time, over_time
 from .ops.matmul import column_sums
-from .ops.norm import statistics
+from .ops.norm import affine, statistics
 from .surrogate import Sigmoid
 
 
@@ -30,7 +30,7 @@ class NormLIF(Function):
             for at in chunks:
                 over_time(self.xp, self.normalised(x[:, at]), spikes[:, at], None, **self.neuron)
 
-        parallel(work, x.shape[1], (T + 4) * x.shape[2] * x.dtype.itemsize, x)
+        parallel(work, x.shape[1], (2 * T + 3) * x.shape[2] * x.dtype.itemsize, x)
         return spikes.reshape(T, *self.x.shape[1:])
 
     def normalised(self, x):
@@ -39,9 +39,7 @@ class NormLIF(Function):
 
         def current(t):
             if t < len(x):
-                self.xp.subtract(x[t], self.mean, out=y)
-                y[...] *= scale
-                y[...] += self.beta
+                affine(self.xp, x[t], self.mean, scale, self.beta, out=y)
             return y
 
         return current
@@ -54,27 +52,32 @@ class NormLIF(Function):
         def through_time(chunks):
             sum_g = sum_gx = 0.0
             for at in chunks:
-                spikes, h, g = (self.xp.empty_like(gy[:, at]) for _ in range(3))
-                over_time(self.xp, self.normalised(x[:, at]), spikes, h, **self.neuron)
+                h = self.xp.empty_like(gy[:, at])
+                g = gx[:, at] if len(x) == self.T else self.xp.empty_like(h)
+                over_time(self.xp, self.normalised(x[:, at]), None, h, **self.neuron)
                 back_in_time(self.xp, gy[:, at], h, g, **self.neuron)
-                gx[:, at] = g if len(x) == self.T else g.sum(0, keepdims=True)
-                rows = gx[:, at].reshape(-1, gy.shape[-1])
-                sum_g += column_sums(rows)
-                sum_gx += column_sums(rows * (x[:, at].reshape(rows.shape) - self.mean))
+                if len(x) < self.T:
+                    g.sum(0, out=gx[0, at])
+                sum_g += column_sums(gx[:, at])
+                centred = x[:, at] - self.mean
+                centred *= gx[:, at]
+                sum_gx += column_sums(centred)
             return self.xp.stack([sum_g, sum_gx])
 
-        found = sum(parallel(through_time, x.shape[1], 5 * self.T * position, gy))
+        found = sum(parallel(through_time, x.shape[1], (3 * self.T + 4) * position, gy))
         gbeta, ggamma = found.astype(gy.dtype)
         ggamma *= self.r
         scale, n = self.gamma * self.r, x.shape[0] * x.shape[1]
-        along, mean_g = ggamma * self.r / n, gbeta / n
+        along = ggamma * self.r / n
+        offset = gbeta / n - along * self.mean
 
         def spread(chunks):
             for at in chunks:
                 part = gx[:, at]
-                if self.own:
-                    part -= mean_g
-                    part -= (x[:, at] - self.mean) * along
+                if self.own:  # g − mean_g − (x − μ) along
+                    erased = x[:, at] * along
+                    erased += offset
+                    part -= erased
                 part *= scale
 
         if self.needs[0]:

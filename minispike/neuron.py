@@ -57,27 +57,31 @@ class LIF(Function):
         return gx.reshape(self.shape)
 
 
-def over_time(xp, current, spikes, h_all, *, tau, v_threshold, v_reset, detach_reset, surrogate, smooth):
-    """Run a group of neurons on X[t] = current(t): write S into spikes [T, …] and H into h_all (or None)."""
-    rest = v_reset or 0.0
-    v = xp.full(spikes.shape[1:], rest, spikes.dtype)
-    scratch = xp.empty_like(v)
-    for t, s in enumerate(spikes):
-        h = scratch if h_all is None else h_all[t]
-        xp.subtract(v, rest, out=h)  # H = V + (X − (V − v_reset)) / τ
-        xp.subtract(current(t), h, out=h)
+def over_time(xp, current, s_all, h_all, *, tau, v_threshold, v_reset, detach_reset, surrogate, smooth):
+    """Run a group of neurons on X[t] = current(t), writing S into s_all [T, …] and H into h_all [T, …].
+
+    Either may be None: then it is only made on the way.
+    """
+    rest, T = v_reset or 0.0, len(h_all if s_all is None else s_all)
+    v = xp.full_like((h_all if s_all is None else s_all)[0], rest)
+    h, s = xp.empty_like(v), xp.empty_like(v)
+    for t in range(T):
+        h = h if h_all is None else h_all[t]
+        s = s if s_all is None else s_all[t]
+        xp.subtract(current(t), v - rest if rest else v, out=h)  # H = V + (X − (V − v_reset)) / τ
         h /= tau
         h += v
         if smooth:
             s[...] = surrogate.g(h - v_threshold)
         else:
             xp.greater_equal(h, v_threshold, out=s)
+        if t == T - 1:
+            break  # nobody asks for the last V
         if v_reset is None:
-            xp.multiply(s, -v_threshold, out=v)  # V = H − v_threshold S
+            xp.multiply(s, v_threshold, out=v)  # V = H − v_threshold S
         else:
-            xp.subtract(rest, h, out=v)  # V = H + (v_reset − H) S
-            v *= s
-        v += h
+            xp.multiply(h - rest if rest else h, s, out=v)  # V = H − (H − v_reset) S
+        xp.subtract(h, v, out=v)
 
 
 def back_in_time(xp, gy, h_all, gx, *, tau, v_threshold, v_reset, detach_reset, surrogate, smooth):

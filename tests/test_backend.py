@@ -1,6 +1,7 @@
 """Devices side by side: the whole library on an array that refuses NumPy; threads; memory."""
 
 import ast
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -282,6 +283,36 @@ def test_a_run_repeats_bit_for_bit_for_a_given_number_of_threads(threads, rng, m
 def test_at_least_one_thread(threads):
     with pytest.raises(ValueError, match="n >= 1, got 0"):
         threads(0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_spikes_are_kept_as_bytes_and_nothing_else_is(rng, device, dtype):
+    counts = backend.to_device(rng.integers(0, 256, (3, 5, 7)).astype(dtype), device)
+    small = backend.as_bytes(counts)
+    assert small.dtype == "uint8" and small.shape == counts.shape and small.nbytes == counts.size
+    assert np.array_equal(to_host(small.astype(dtype)), to_host(counts))
+    for odd in (0.5, -1, 256, np.nan, np.inf):
+        other = counts.copy()
+        other[-1, -1, -1] = odd
+        assert backend.as_bytes(other) is other, odd
+
+
+@pytest.mark.parametrize("T", [1, 40])  # in one span, and in one for each thread
+def test_gradients_from_bytes_are_the_same_bit_for_bit(rng, monkeypatch, threads, T):
+    threads(2)
+    x = rng.integers(0, 4, (T, 8, 8, 8, 6)).astype("float32")
+    kernel, matrix = (rng.standard_normal(shape).astype("float32") for shape in ((3, 3, 6, 4), (6, 4)))
+
+    def gradients():
+        inputs = [Tensor(a, requires_grad=True) for a in (x, kernel, matrix)]
+        y = ops.conv2d(inputs[0], inputs[1], padding=1) * ops.linear(inputs[0], inputs[2])
+        y.backward(np.ones(y.shape, "float32"))
+        return [tensor.grad for tensor in inputs]
+
+    from_bytes = gradients()
+    for name in ("conv", "matmul"):
+        monkeypatch.setattr(import_module(f"minispike.ops.{name}"), "as_bytes", lambda x: x)
+    assert all(np.array_equal(a, b) for a, b in zip(from_bytes, gradients(), strict=True))
 
 
 def test_freed_memory_can_be_kept_anywhere(monkeypatch):

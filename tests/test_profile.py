@@ -33,12 +33,15 @@ def test_every_op_of_a_training_step_has_its_row(rng):
 
 
 def test_what_is_kept_is_counted_once(rng):
-    """q, k and v keep the same tokens; batch norm and neuron together keep what comes into them."""
+    """A map keeps its input, integers, in bytes; batch norm and neuron together keep what comes into them."""
     model, x = small(), rng.standard_normal((4, 8, 8, 1)).astype("float32")
     rows = {(row.path, row.op): row for row in profile(model, x, np.array([1, 2, 3, 4]), steps=1)}
-    q, k = (rows[f"blocks.0.mixer.{name}.map", "Linear"].kept for name in "qk")
-    weight = 16 * 16 * 4 / 2**20
-    assert abs(q - k - 2 * 4 * 16 * 16 * 4 / 2**20) < 1e-9 and abs(k - weight) < 1e-9
+    tokens, weight = 2 * 4 * 16 * 16 / 2**20, 16 * 16 * 4 / 2**20  # [T, B, N, D] in bytes, [D, D] in float32
+    for name in ("mixer.q", "mixer.k", "mixer.v", "mixer.proj", "mlp.fc1"):
+        assert (
+            abs(rows[f"blocks.0.{name}.map", "Linear"].kept - tokens - weight * (1 + (name == "mlp.fc1")))
+            < 1e-9
+        )
     entering = (2 * 4 * 16 * 16 + 4 * 16) * 4 / 2**20  # [T, B, N, D] and four vectors in float32
     assert abs(rows["blocks.0.mixer.q", "NormLIF"].kept - entering) < 1e-9
 

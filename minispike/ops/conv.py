@@ -17,7 +17,7 @@ from __future__ import annotations
 from math import prod
 
 from ..autograd import Function, Tensor, expect
-from ..backend import Array, get_xp, parallel
+from ..backend import Array, as_bytes, get_xp, parallel
 from .matmul import column_sums
 
 # ---------------------------------------------------------------- taps: which output meets which input
@@ -100,7 +100,7 @@ class Conv2d(Function):
     """y = unfold(x) @ w + b        gx = fold(gy @ wᵀ)        gw = unfold(x)ᵀ @ gy        gb = Σ gy"""
 
     def forward(self, x, w, b=None, *, stride, padding):
-        self.x = x if self.needs[1] else None  # not cols, k·k times larger: unfolding again is cheaper
+        self.x = as_bytes(x) if self.needs[1] else None  # not cols, k·k times larger: unfold again
         self.w, self.stride, self.padding, self.shape = w, stride, padding, x.shape
         self.has_bias = b is not None
         kh, kw, c, n_out = w.shape

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import prod
 
 from ..autograd import Function, Tensor, expect, unbroadcast
-from ..backend import Array, get_xp
+from ..backend import Array, as_bytes, get_xp
 
 # ---------------------------------------------------------------- batched product
 
@@ -61,7 +61,7 @@ class Linear(Function):
     """
 
     def forward(self, x, w, b=None):
-        self.x, self.w, self.has_bias = x if self.needs[1] else None, w, b is not None
+        self.x, self.w, self.has_bias = as_bytes(x) if self.needs[1] else None, w, b is not None
         y = x.reshape(-1, w.shape[0]) @ w  # [rows, out]
         if b is not None:
             y += b
@@ -71,7 +71,7 @@ class Linear(Function):
         n_in, n_out = self.w.shape
         g = gy.reshape(-1, n_out)  # [rows, out]
         gx = (g @ self.w.T).reshape(*gy.shape[:-1], n_in) if self.needs[0] else None
-        gw = self.x.reshape(-1, n_in).T @ g if self.needs[1] else None
+        gw = self.x.astype(g.dtype, copy=False).reshape(-1, n_in).T @ g if self.needs[1] else None
         return (gx, gw, column_sums(g).astype(g.dtype)) if self.has_bias else (gx, gw)
 
     @staticmethod
@@ -95,14 +95,16 @@ def linear(x, w, b=None) -> Tensor:
 
 
 def column_sums(x: Array) -> Array:
-    """Return Σ over the rows of x [rows, C] in float64, without losing digits of float32 on the way.
+    """Return Σ over the rows of x [..., rows, C] in float64, without losing digits of float32 on the way.
 
-    One running float32 sum over four million values is 4 % off. A product with a row of ones sums 1,024 rows
-    at a time at the speed of memory; the partial sums are then added in float64.
+    One running float32 sum over four million values is 4 % off. A product with a row of ones sums up to 1,024
+    rows at the speed of memory; the partial sums are then added in float64.
     """
-    xp, step = get_xp(x), 1024
-    whole = len(x) // step * step
+    xp, step, rows = get_xp(x), 1024, x.shape[-2]
+    whole = rows // step * step
     ones = xp.ones((1, step), x.dtype)
-    blocks = ones @ x[:whole].reshape(-1, step, x.shape[1])  # [rows / 1024, 1, C]
-    rest = ones[:, : len(x) - whole] @ x[whole:]  # [1, C]
-    return blocks.sum((0, 1), dtype="float64") + rest[0]
+    total = (ones[:, : rows - whole] @ x[..., whole:, :]).reshape(-1, x.shape[-1]).sum(0, dtype="float64")
+    if whole:
+        blocks = x[..., :whole, :].reshape(*x.shape[:-2], -1, step, x.shape[-1])
+        total += (ones @ blocks).reshape(-1, x.shape[-1]).sum(0, dtype="float64")
+    return total

@@ -28,10 +28,7 @@ class BatchNorm(Function):
 
         def work(chunks):
             for at in chunks:
-                part = y[at]
-                self.xp.subtract(rows[at], mean, out=part)
-                part *= scale
-                part += beta
+                affine(self.xp, rows[at], mean, scale, beta, out=y[at])
 
         parallel(work, len(rows), 2 * rows.shape[1] * x.dtype.itemsize, x)
         return y.reshape(x.shape)
@@ -70,26 +67,40 @@ class BatchNorm(Function):
         return gx.reshape(gy.shape), ggamma, gbeta
 
 
+def affine(xp, x: Array, mean: Array, scale: Array, shift: Array, out: Array) -> None:
+    """Write (x − mean)·scale + shift into out: x [rows, C], the others [C]."""
+    xp.subtract(x, mean, out=out)
+    out *= scale
+    out += shift
+
+
 def moments(x: Array) -> tuple[Array, Array]:
     """Return mean and biased variance of x [..., C] over all other axes, in x's dtype.
 
-    Two passes, the second over x − mean: E[x²] − E[x]² would lose half of float32's digits at a mean of 30.
+    E[x²] − E[x]² would lose half of float32's digits at a mean of 30. So each chunk, while it is in cache, is
+    centred on its own mean m; by Σ(x − μ)² = Σ(x − m)² + n (2 (m − μ) (x̄ − m) + (m − μ)²), with its true mean
+    x̄, the chunks' sums then make one (after Chan, Golub & LeVeque 1979).
     """
     rows = x.reshape(-1, x.shape[-1])
-    row_bytes = 2 * rows.shape[1] * x.dtype.itemsize
-    mean = sum(parallel(lambda chunks: sum(column_sums(rows[at]) for at in chunks), len(rows), row_bytes, x))
-    mean = (mean / len(rows)).astype(x.dtype)
 
-    def squares(chunks):
-        total = 0.0
+    def work(chunks):
+        found = []
         for at in chunks:
-            centred = rows[at] - mean
+            total = column_sums(rows[at])
+            m = (total / (at.stop - at.start)).astype(x.dtype)
+            centred = rows[at] - m
             centred *= centred
-            total += column_sums(centred)
-        return total
+            found.append((at.stop - at.start, total, m.astype("float64"), column_sums(centred)))
+        return found
 
-    var = sum(parallel(squares, len(rows), row_bytes, x)) / len(rows)
-    return mean, var.astype(x.dtype)
+    spans = parallel(work, len(rows), 2 * rows.shape[1] * x.dtype.itemsize, x)
+    chunks = [chunk for span in spans for chunk in span]
+    mean = sum(total for _, total, _, _ in chunks) / len(rows)
+    squares = 0.0
+    for n, total, m, about_m in chunks:
+        d = m - mean
+        squares += about_m + 2 * d * (total - n * m) + n * d * d
+    return mean.astype(x.dtype), (squares / len(rows)).astype(x.dtype)
 
 
 def batch_norm(
