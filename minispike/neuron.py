@@ -98,9 +98,11 @@ def back_in_time(xp, gy, h_all, gx, *, tau, v_threshold, v_reset, detach_reset, 
             else:
                 keep = 1 - surrogate.g(u) if smooth else u < 0
                 dv_dh = keep if detach_reset else keep + (rest - h) * g_prime
-            gh += gv * dv_dh
+            gv *= dv_dh
+            gh += gv
         xp.divide(gh, tau, out=gx[t])
-        gv = gh - gx[t]  # gH (1 − 1/τ)
+        gh -= gx[t]  # gH (1 − 1/τ)
+        gv = gh
 
 
 def lif(
