@@ -14,7 +14,6 @@ from .backend import parallel
 from .neuron import back_in_time, over_time
 from .ops.matmul import column_sums
 from .ops.norm import affine, statistics
-from .surrogate import Sigmoid
 
 
 class NormLIF(Function):
@@ -85,25 +84,12 @@ class NormLIF(Function):
         return gx.reshape(self.x.shape) if self.needs[0] else None, ggamma, gbeta
 
 
+SETTINGS = "tau", "v_threshold", "v_reset", "detach_reset", "surrogate", "smooth"
+
+
 def norm_lif(x, norm, neuron, T: int = 1) -> Tensor:
     """Return neuron(norm(x)) of a BatchNorm and a LIF: x [T, …, C], or [1, …, C] shown at T steps."""
-    constants = {
-        "tau": neuron.tau,
-        "v_threshold": neuron.v_threshold,
-        "v_reset": neuron.v_reset,
-        "detach_reset": neuron.detach_reset,
-        "surrogate": neuron.surrogate or Sigmoid(),
-        "smooth": neuron.smooth,
-    }
     mean, var = statistics(x, norm.running_mean, norm.running_var, norm.training, norm.momentum, repeats=T)
-    return NormLIF.apply(
-        x,
-        norm.weight,
-        norm.bias,
-        mean=mean,
-        var=var,
-        eps=norm.eps,
-        own=norm.training,
-        T=max(T, len(x)),
-        neuron=constants,
-    )
+    own = {"mean": mean, "var": var, "eps": norm.eps, "own": norm.training}
+    settings = {name: getattr(neuron, name) for name in SETTINGS}
+    return NormLIF.apply(x, norm.weight, norm.bias, **own, T=max(T, len(x)), neuron=settings)

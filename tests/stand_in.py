@@ -4,6 +4,8 @@ As CuPy, it refuses NumPy's functions, ufuncs together with host arrays, indices
 implicit conversion. So whatever runs on it has no stray NumPy. Registered as device "stand_in".
 """
 
+from types import ModuleType
+
 import numpy as np
 import scipy.fft
 
@@ -104,9 +106,14 @@ class Module:
     used: set = set()
     ndarray = DeviceArray
 
+    def __init__(self, within=np):
+        self._within = within
+
     def __getattr__(self, name):
         self.used.add(name)
-        value = getattr(np, name)
+        value = getattr(self._within, name)
+        if isinstance(value, ModuleType):  # xp.lib.stride_tricks
+            return Module(value)
         return wrap_call(value) if callable(value) else value
 
     def asarray(self, x, dtype=None):

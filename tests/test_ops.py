@@ -8,7 +8,6 @@ from hypothesis.extra.numpy import mutually_broadcastable_shapes
 
 from minispike import Function, Tensor, check_grads, compare, ops
 from minispike.ops import conv, norm
-from minispike.ops.conv import taps
 from minispike.ops.matmul import Linear, MatMul, column_sums
 
 UNARY = {
@@ -194,7 +193,7 @@ def conv_by_loops(x, w, b, stride, padding):
     st.integers(1, 3), st.integers(0, 2), st.integers(1, 3),
 )  # fmt: skip
 def test_conv2d_is_the_loops(h, width, kernel, stride, padding, c):
-    if h + 2 * padding < kernel[0] or width + 2 * padding < kernel[1]:
+    if h + 2 * padding < kernel[0] or width + 2 * padding < kernel[1] or padding >= min(kernel):
         return
     x, w, b = positive((2, h, width, c)), positive((*kernel, c, 2), 1), positive(2, 2)
     y = ops.conv2d(x, w, b, stride=stride, padding=padding)
@@ -249,16 +248,33 @@ def test_chunks_and_threads_change_nothing_but_rounding(rng, monkeypatch):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_unfold_and_fold_are_transposes(rng):
-    """⟨unfold x, c⟩ = ⟨x, fold c⟩ for any window geometry."""
+@pytest.mark.parametrize("h, width, k, stride, padding", [(5, 6, 3, 1, 1), (7, 5, 3, 2, 1), (6, 6, 5, 3, 2)])
+def test_unfold_is_the_windows_one_by_one(rng, h, width, k, stride, padding):
+    """Also in a chunk smaller than the one before, and from bytes."""
+    x = rng.integers(0, 9, (3, h, width, 2)).astype("uint8")
+    over = conv.windows(x.shape, (k, k), stride, padding)
+    padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    for images, cols in over.unfold(x, [slice(0, 2), slice(2, 3)], "float64"):
+        cols = cols.reshape(-1, *over.size, k * k * 2)
+        assert len(cols) == images.stop - images.start and cols.dtype == "float64"
+        for i, p, q in np.ndindex(cols.shape[:3]):
+            at = padded[images][i, p * stride : p * stride + k, q * stride : q * stride + k]
+            assert np.array_equal(cols[i, p, q], at.reshape(-1))
+
+
+def test_the_gradient_of_x_is_each_windows_share_added_back(rng):
+    """What `pixels` gathers for each pixel, scattered window by window instead."""
     for h, width, k, stride, padding in [(5, 6, 3, 1, 1), (7, 5, 3, 2, 1), (4, 4, 2, 2, 0), (6, 6, 5, 3, 2)]:
-        windows = taps(h, width, k, k, stride, padding)
-        size = [conv.out_size(s, k, stride, padding) for s in (h, width)]
-        x, c = rng.standard_normal((2, h, width, 3)), rng.standard_normal((2, *size, k, k, 3))
-        cols, back = np.zeros_like(c), np.zeros_like(x)
-        conv.unfold(x, cols, windows)
-        conv.fold(c, back, windows)
-        assert abs((cols * c).sum() - (x * back).sum()) < 1e-12
+        x, w = Tensor(rng.standard_normal((2, h, width, 3)), True), rng.standard_normal((k, k, 3, 4))
+        y = ops.conv2d(x, w, stride=stride, padding=padding)
+        gy = rng.standard_normal(y.shape)
+        y.backward(gy)
+        back = np.zeros((2, h + 2 * padding, width + 2 * padding, 3))
+        for i, p, q in np.ndindex(y.shape[:3]):
+            at = back[i, p * stride : p * stride + k, q * stride : q * stride + k]
+            at += w @ gy[i, p, q]
+        inner = back[:, padding : padding + h, padding : padding + width]
+        np.testing.assert_allclose(x.grad, inner, rtol=1e-12, atol=1e-12)
 
 
 def test_windows_that_do_not_fit_are_refused(rng):
@@ -271,6 +287,8 @@ def test_windows_that_do_not_fit_are_refused(rng):
         ops.depthwise_conv2d(x[0, 0], w[0])
     with pytest.raises(ValueError, match="stride >= 1 and padding >= 0, got 0 and 0"):
         ops.conv2d(x, w, stride=0)
+    with pytest.raises(ValueError, match="conv2d's 3×3 windows would see padding 3 alone"):
+        ops.conv2d(x, w, padding=3)
     with pytest.raises(ValueError, match=r"max_pool2d needs .* got k=2, padding=2"):
         ops.max_pool2d(x, 2, padding=2)
 

@@ -2,25 +2,27 @@
 
     y[p, q, o] = Σ_{i,j,c} x[p·s + i − pad, q·s + j − pad, c] · w[i, j, c, o]        (x is 0 outside)
 
-A kernel offset (i, j) is a *tap*. For one tap the sum is a matrix product of a shifted copy of x, so laying
-all taps' copies side by side (`unfold`) turns the convolution into one product, and both gradients into two
-more:
+Laying every window's k·k·C values in a row (`unfold`) turns the convolution into one matrix product, and the
+gradient of w into another. The gradient of x is a convolution again. x[a, b] has met w[i, j] in the window
+that starts at a − i, b − j, so it collects from there: from gy, with s − 1 zeros put between its places, by
+the kernel turned round, w'[i, j, o, c] = w[k − 1 − i, k − 1 − j, c, o], at stride 1:
 
-    cols = unfold(x)   [rows, k·k·C]        y = cols @ w        gw = colsᵀ @ gy        gx = fold(gy @ wᵀ)
+    y = unfold(x) @ w        gw = unfold(x)ᵀ @ gy        gx = unfold(spread(gy)) @ w'
 
-where `fold`, the transpose of `unfold`, adds each copy back to where it came from. No scatter is needed: the
-copies of one tap never overlap. Images are taken a cache-sized chunk at a time, on every thread.
+Images are taken a cache-sized chunk at a time, on every thread.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from math import prod
 
 from ..autograd import Function, Tensor, expect
 from ..backend import Array, as_bytes, get_xp, parallel
 from .matmul import column_sums
 
-# ---------------------------------------------------------------- taps: which output meets which input
+# ---------------------------------------------------------------- which output meets which input
 
 
 def out_size(size: int, k: int, stride: int, padding: int) -> int:
@@ -29,7 +31,7 @@ def out_size(size: int, k: int, stride: int, padding: int) -> int:
 
 
 def taps(h: int, w: int, kh: int, kw: int, stride: int, padding: int) -> list[tuple]:
-    """Return (i, j, out, in) for each kernel offset: y[out] meets x[in], the borders already cut off.
+    """Return (i, j, out, in) for each kernel offset, a *tap*: y[out] meets x[in], the borders cut off.
 
     `out` and `in` index [images, rows, columns]; the order is row-major.
     """
@@ -49,18 +51,6 @@ def taps(h: int, w: int, kh: int, kw: int, stride: int, padding: int) -> list[tu
         for i in range(kh)
         for j in range(kw)
     ]
-
-
-def unfold(x: Array, cols: Array, windows: list[tuple]) -> None:
-    """Copy x [n, H, W, C] into cols [n, H', W', kh, kw, C], tap by tap; what lies outside stays 0."""
-    for i, j, out, at in windows:
-        cols[(*out, i, j)] = x[at]
-
-
-def fold(cols: Array, x: Array, windows: list[tuple]) -> None:
-    """Add cols [n, H', W', kh, kw, C] back into x [n, H, W, C]: the transpose of `unfold`."""
-    for i, j, out, at in windows:
-        x[at] += cols[(*out, i, j)]
 
 
 def reach(x: Array, links: Array, stride: int, padding: int) -> tuple[Array]:
@@ -93,59 +83,113 @@ def check_window(
     expect(fits, f"{name} cannot place a {kernel[0]}×{kernel[1]} window with padding {padding} on x {shape}")
 
 
+# ---------------------------------------------------------------- windows, laid out in rows
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of kernel (kh, kw), size (H', W') of them, one every `stride`, over a frame of zeros (H, W) in
+    which the images stand at `place`, a slice of its rows and one of its columns.
+    """
+
+    kernel: tuple[int, int]
+    stride: int
+    size: tuple[int, int]
+    frame: tuple[int, int]
+    place: tuple[slice, slice]
+
+    def bytes_each(self, channels: int, itemsize: int) -> int:
+        """Return the memory that one image's frame and rows take."""
+        return (prod(self.frame) + prod(self.size) * prod(self.kernel)) * channels * itemsize
+
+    def unfold(self, x: Array, chunks: list[slice], dtype) -> Iterator[tuple[slice, Array]]:
+        """Yield each chunk of the images x [n, h, w, C] with its windows [n·H'·W', kh·kw·C]; then reuse them.
+
+        A window's row of kw·C values lies together in the frame, and is copied in one piece.
+        """
+        xp, C, (kh, kw), (rows, columns) = get_xp(x), x.shape[-1], self.kernel, self.place
+        most, last = chunks[0].stop - chunks[0].start, self.stride * (self.size[0] - 1) + 1
+        frame = xp.zeros((most, *self.frame, C), dtype)
+        cols = xp.empty((most, *self.size, kh, kw * C), dtype)
+        lines = frame.reshape(most, self.frame[0], -1)  # [n, H, W·C]
+        pieces = xp.lib.stride_tricks.sliding_window_view(lines, kw * C, 2)[:, :, :: self.stride * C]
+        for images in chunks:
+            n = images.stop - images.start
+            frame[:n, rows, columns] = x[images]
+            for i in range(kh):
+                cols[:n, :, :, i] = pieces[:n, i : i + last : self.stride, : self.size[1]]
+            yield images, cols[:n].reshape(-1, kh * kw * C)
+
+
+def windows(shape: tuple, kernel: tuple[int, int], stride: int, padding: int) -> Windows:
+    """Return a convolution's windows over images [..., H, W, C]."""
+    sides = list(zip(shape[-3:-1], kernel, strict=True))
+    size = tuple(out_size(side, k, stride, padding) for side, k in sides)
+    frame = tuple(side + 2 * padding for side, _ in sides)
+    return Windows(kernel, stride, size, frame, tuple(slice(padding, padding + side) for side, _ in sides))
+
+
+def windows_back(shape: tuple, forward: Windows, padding: int) -> Windows:
+    """Return the windows over gy that gather the gradient of images [..., H, W, C]: one for each pixel."""
+    frame, place = [], []
+    for side, k, n in zip(shape[-3:-1], forward.kernel, forward.size, strict=True):
+        first = k - 1 - padding
+        frame.append(side + k - 1)
+        place.append(slice(first, first + (n - 1) * forward.stride + 1, forward.stride))
+    return Windows(forward.kernel, 1, tuple(shape[-3:-1]), tuple(frame), tuple(place))
+
+
 # ---------------------------------------------------------------- convolution
 
 
 class Conv2d(Function):
-    """y = unfold(x) @ w + b        gx = fold(gy @ wᵀ)        gw = unfold(x)ᵀ @ gy        gb = Σ gy"""
+    """y = unfold(x) @ w + b    gw = unfold(x)ᵀ @ gy    gx = unfold(spread(gy)) @ w'    gb = Σ gy"""
 
     def forward(self, x, w, b=None, *, stride, padding):
-        self.x = as_bytes(x) if self.needs[1] else None  # not cols, k·k times larger: unfold again
-        self.w, self.stride, self.padding, self.shape = w, stride, padding, x.shape
-        self.has_bias = b is not None
-        kh, kw, c, n_out = w.shape
-        x = x.reshape(-1, *x.shape[-3:])  # [n, H, W, C]
-        size = [out_size(s, k, stride, padding) for s, k in zip(x.shape[1:3], (kh, kw), strict=True)]
-        y = self.xp.empty((len(x), *size, n_out), x.dtype)
-        windows, matrix = taps(*x.shape[1:3], kh, kw, stride, padding), w.reshape(-1, n_out)
+        self.x = as_bytes(x) if self.needs[1] else None  # not its windows, k·k times larger: unfold again
+        self.w, self.padding, self.shape, self.has_bias = w, padding, x.shape, b is not None
+        self.windows = over = windows(x.shape, w.shape[:2], stride, padding)
+        x, matrix = x.reshape(-1, *x.shape[-3:]), w.reshape(-1, w.shape[-1])
+        y = self.xp.empty((len(x), *over.size, w.shape[-1]), x.dtype)
 
         def work(chunks):
-            cols = self.xp.zeros((chunks[0].stop - chunks[0].start, *size, kh, kw, c), x.dtype)
-            for images in chunks:
-                part = cols[: images.stop - images.start]
-                unfold(x[images], part, windows)
-                self.xp.matmul(part.reshape(-1, kh * kw * c), matrix, out=y[images].reshape(-1, n_out))
+            for images, cols in over.unfold(x, chunks, x.dtype):
+                self.xp.matmul(cols, matrix, out=y[images].reshape(-1, w.shape[-1]))
                 if b is not None:
                     y[images] += b
 
-        parallel(work, len(x), cols_bytes(w, size, x), x)
-        return y.reshape(*self.shape[:-3], *size, n_out)
+        parallel(work, len(x), over.bytes_each(w.shape[2], x.dtype.itemsize), x)
+        return y.reshape(*self.shape[:-3], *y.shape[1:])
 
     def backward(self, gy):
-        kh, kw, c, n_out = self.w.shape
-        size, g = gy.shape[-3:-1], gy.reshape(-1, *gy.shape[-3:])
-        windows = taps(*self.shape[-3:-1], kh, kw, self.stride, self.padding)
-        matrix = self.w.reshape(-1, n_out)
-        x = self.x.reshape(-1, *self.shape[-3:]) if self.needs[1] else None
-        gx = self.xp.zeros((len(g), *self.shape[-3:]), gy.dtype) if self.needs[0] else None
+        g = gy.reshape(-1, *gy.shape[-3:])
+        gx = self.pixels(g).reshape(self.shape) if self.needs[0] else None
+        gw = self.weights(g) if self.needs[1] else None
+        return (gx, gw, bias_gradient(gy)) if self.has_bias else (gx, gw)
+
+    def weights(self, g):
+        """gw = unfold(x)ᵀ @ gy"""
+        x, n_out = self.x.reshape(-1, *self.shape[-3:]), g.shape[-1]
 
         def work(chunks):
-            cols = self.xp.zeros((chunks[0].stop - chunks[0].start, *size, kh, kw, c), gy.dtype)
-            gw = self.xp.zeros_like(matrix)
-            for images in chunks:
-                part = cols[: images.stop - images.start]
-                rows, g_rows = part.reshape(-1, kh * kw * c), g[images].reshape(-1, n_out)
-                if self.needs[1]:
-                    unfold(x[images], part, windows)
-                    gw += rows.T @ g_rows
-                if self.needs[0]:
-                    gcols = (g_rows @ matrix.T).reshape(part.shape)
-                    fold(gcols, gx[images], windows)
-            return gw
+            spans = self.windows.unfold(x, chunks, g.dtype)
+            return sum(cols.T @ g[images].reshape(-1, n_out) for images, cols in spans)
 
-        gw = sum(parallel(work, len(g), cols_bytes(self.w, size, gy), gy)).reshape(self.w.shape)
-        gx = gx.reshape(self.shape) if self.needs[0] else None
-        return (gx, gw, bias_gradient(gy)) if self.has_bias else (gx, gw)
+        bytes_each = self.windows.bytes_each(x.shape[-1], g.dtype.itemsize)
+        return sum(parallel(work, len(x), bytes_each, g)).reshape(self.w.shape)
+
+    def pixels(self, g):
+        """gx = unfold(spread(gy)) @ w'"""
+        back = windows_back(self.shape, self.windows, self.padding)
+        gx = self.xp.empty((len(g), *self.shape[-3:]), g.dtype)
+        turned = self.w[::-1, ::-1].swapaxes(2, 3).reshape(-1, gx.shape[-1])  # [k·k·out, C]
+
+        def work(chunks):
+            for images, cols in back.unfold(g, chunks, g.dtype):
+                self.xp.matmul(cols, turned, out=gx[images].reshape(-1, gx.shape[-1]))
+
+        parallel(work, len(g), back.bytes_each(g.shape[-1], g.dtype.itemsize), g)
+        return gx
 
     @staticmethod
     def cost(x: tuple, w: tuple, b: tuple = (), *, stride: int, padding: int) -> int:
@@ -162,13 +206,10 @@ class Conv2d(Function):
 def conv2d(x, w, b=None, *, stride: int = 1, padding: int = 0) -> Tensor:
     """Convolve x [..., H, W, C] with w [kh, kw, C, out], add b [out] or None -> [..., H', W', out]."""
     check_window("conv2d", x, w.shape[2], w.shape[:2], stride, padding)
+    kh, kw = w.shape[:2]
+    expect(padding < min(kh, kw), f"conv2d's {kh}×{kw} windows would see padding {padding} alone")
     bias = () if b is None else (b,)
     return Conv2d.apply(x, w, *bias, stride=stride, padding=padding)
-
-
-def cols_bytes(w: Array, size, x: Array) -> int:
-    """Return the memory that one image's unfolded copy takes."""
-    return prod(w.shape[:3]) * prod(size) * x.dtype.itemsize
 
 
 # ---------------------------------------------------------------- depthwise convolution
