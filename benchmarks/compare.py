@@ -6,6 +6,9 @@ side works in a process of its own, so that its memory is its own; the sides tak
 ratio is taken within a turn. With --compile the transcription's training step under torch.compile as well
 (needs a C++ compiler and some minutes). Writes results/compare.json.
 
+A setting that pins NumPy's OpenBLAS to an older processor (OPENBLAS_CORETYPE) is not handed on to the sides:
+with it NumPy's products can take twice the time, and PyTorch's do not. The record names the kernel.
+
 In an environment with the peers:
     pip install torch==2.13.0, then pip install --no-deps spikingjelly==2.0.0, and what it imports:
     pip install loguru tqdm matplotlib
@@ -15,15 +18,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+from threadpoolctl import threadpool_info
 from tqdm import tqdm
 
 RESULTS = Path(__file__).parent / "results"
@@ -197,6 +203,7 @@ def work(side: str, task: str) -> None:
         import spikingjelly.activation_based.neuron  # noqa: F401
     imported = memory()
     run = SIDES[side](task)
+    print(json.dumps(software()), flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
         run()
@@ -204,12 +211,23 @@ def work(side: str, task: str) -> None:
         print(json.dumps([taken, (memory() - imported) / 1024]), flush=True)
 
 
+def software() -> dict[str, str]:
+    """Return the versions at work in this process: NumPy's matrix kernel, and the peers where they are."""
+    blas = next(each for each in threadpool_info() if each["internal_api"] == "openblas")
+    peers = {name: version(name) for name in ("torch", "spikingjelly") if name in sys.modules}
+    return {"OpenBLAS": f"{blas['version']}, {blas['architecture']}"} | peers
+
+
 class Side:
     """A process that runs one task each time it is asked."""
 
     def __init__(self, side: str, task: str):
         command = [sys.executable, "-m", "benchmarks.compare", "--work", side, task]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+        )
+        self.software = json.loads(self.process.stdout.readline() or "{}")
 
     def once(self) -> tuple[float, float]:
         """Return (seconds, peak MiB above the imports so far)."""
@@ -240,6 +258,7 @@ def compare(task: str, pairs: int, compiled: bool) -> dict:
         side.close()
     ratios = [a / b for a, b in zip(seconds["ours"], seconds["jelly"], strict=True)]
     record = {
+        "software": sides["ours"].software | sides["jelly"].software,
         "task": task,
         "ours_ms": round(1e3 * median(seconds["ours"]), 1),
         "jelly_ms": round(1e3 * median(seconds["jelly"]), 1),
@@ -300,6 +319,7 @@ def main() -> None:
     print("| what | minispike | SpikingJelly | ratio | must, aim | memory |\n|---|---|---|---|---|---|")
     for task in args.tasks or TASKS:
         row = compare(task, args.pairs, args.compile)
+        record["software"] = row.pop("software")
         record["rows"].append(row)
         what, must, aim = TASKS[task]
         print(
