@@ -42,9 +42,9 @@ class Loader:
     def __len__(self) -> int:
         return -(-len(self.labels) // self.size)
 
-    def __call__(self, epoch: int) -> Epoch:
-        """Return the batches of one epoch, shuffled and augmented."""
-        return Epoch(self, epoch)
+    def __call__(self, epoch: int, start: int = 0) -> Epoch:
+        """Return the batches of one epoch, shuffled and augmented; iteration begins at step `start`."""
+        return Epoch(self, epoch, start)
 
     def __iter__(self) -> Iterator[tuple]:
         for step in range(len(self)):
@@ -58,10 +58,13 @@ class Loader:
 
 
 class Epoch:
-    """A training epoch of a Loader. epoch[step] makes one batch: the same one at any time, in any order."""
+    """A training epoch of a Loader. epoch[step] makes one batch: the same one at any time, in any order.
 
-    def __init__(self, loader: Loader, epoch: int):
-        self.loader, self.epoch = loader, epoch
+    Iteration makes the batches from step `start` on, and none before; len() is that of the whole epoch.
+    """
+
+    def __init__(self, loader: Loader, epoch: int, start: int = 0):
+        self.loader, self.epoch, self.start = loader, epoch, start
         self.order = np.random.default_rng((loader.seed, epoch)).permutation(len(loader.labels))
 
     def __len__(self) -> int:
@@ -79,7 +82,22 @@ class Epoch:
         return loader.augment(loader.source[indices], loader.labels[indices], rng)
 
     def __iter__(self) -> Iterator[tuple]:
-        return (self[step] for step in range(len(self)))
+        return (self[step] for step in range(self.start, len(self)))
+
+
+class Switch:
+    """Two training loaders of the same samples as one: `early` before an epoch, `late` from it on."""
+
+    def __init__(self, early: Loader, late: Loader, epoch: int):
+        self.early, self.late, self.epoch = early, late, epoch
+        self.labels = early.labels
+
+    def __len__(self) -> int:
+        return len(self.early)
+
+    def __call__(self, epoch: int, start: int = 0) -> Epoch:
+        """Return the batches of one epoch, as Loader does."""
+        return (self.early if epoch < self.epoch else self.late)(epoch, start)
 
 
 class Until:
@@ -120,9 +138,9 @@ class Prefetch:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __call__(self, epoch: int) -> Prefetch:
-        """Return the batches of one epoch."""
-        return Prefetch(self.batches(epoch), self.depth)
+    def __call__(self, epoch: int, *start: int) -> Prefetch:
+        """Return the batches of one epoch; of a Loader, also those from a step on."""
+        return Prefetch(self.batches(epoch, *start), self.depth)
 
     def __iter__(self) -> Iterator[tuple]:
         room = threading.Semaphore(self.depth)  # how many more may be made ahead

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from math import cos, pi
 
-from .backend import get_xp
+from .autograd import expect
+from .backend import Array, asarray, get_device, get_xp, to_device
 from .nn import Module, Parameter
 
 
 class SGD:
     """Stochastic gradient descent:        v = momentum·v + g        p −= lr·v"""
+
+    numbers, averages = ("lr",), ("v",)  # what changes from step to step: alone, and for each parameter
 
     def __init__(self, parameters: list[Parameter], lr: float = 0.1, momentum: float = 0.0):
         self.parameters, self.lr, self.momentum = list(parameters), lr, momentum
@@ -28,6 +31,23 @@ class SGD:
         for p in self.parameters:
             p.grad = None
 
+    def state_dict(self) -> dict[str, Array]:
+        """Return {name: array} of all that a step leaves for the next: "lr", "v.0", "v.1", …, not copied."""
+        state = {name: asarray(getattr(self, name)) for name in self.numbers}
+        return state | {f"{name}.{i}": a for name in self.averages for i, a in enumerate(getattr(self, name))}
+
+    def load_state_dict(self, state: dict[str, Array]) -> None:
+        """Copy what `state_dict` gave into this optimizer. ValueError where names or shapes differ."""
+        own = self.state_dict()
+        odd = sorted(own.keys() ^ state.keys())[:5]
+        odd = odd or [name for name in own if tuple(own[name].shape) != tuple(state[name].shape)][:5]
+        expect(not odd, f"this is not the state of such an {type(self).__name__}: see {', '.join(odd)}")
+        for name in self.numbers:
+            setattr(self, name, asarray(state[name]).item())
+        for name, array in own.items():
+            if name not in self.numbers:
+                array[...] = to_device(asarray(state[name]), get_device(array).name)
+
 
 class AdamW(SGD):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019), in PyTorch's arithmetic:
@@ -38,6 +58,8 @@ class AdamW(SGD):
 
     lr_scales: a factor on lr for each parameter, as `layer_scales` makes them for fine-tuning.
     """
+
+    numbers, averages = ("lr", "t"), ("v", "m")
 
     def __init__(
         self,

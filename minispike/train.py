@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite
 
@@ -16,6 +17,37 @@ from .ops import softmax_cross_entropy
 from .optim import SGD
 
 
+@dataclass
+class Progress:
+    """Where a training stands, between two steps. With the model and the optimizer: all that is needed to go on.
+
+    epoch: how many are complete.    step, seen, sums, seconds: of the one that runs, its steps, samples,
+    summed counts and time.    history: the records of the complete ones.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    seen: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    history: list[dict] = field(default_factory=list)
+
+    def count(self, n: int, counts: dict[str, float]) -> None:
+        """Count a step of n samples."""
+        self.step, self.seen = self.step + 1, self.seen + n
+        for name, count in counts.items():
+            self.sums[name] = self.sums.get(name, 0) + count
+
+    def means(self) -> dict[str, float]:
+        """Return the running epoch's counts, a sample."""
+        return {name: count / self.seen for name, count in self.sums.items()}
+
+    def close(self, record: dict) -> None:
+        """End the epoch with its record."""
+        self.history.append(record)
+        self.epoch, self.step, self.seen, self.sums, self.seconds = self.epoch + 1, 0, 0, {}, 0.0
+
+
 def fit(
     model: Module,
     optimizer: SGD,
@@ -26,7 +58,9 @@ def fit(
     label_smoothing: float = 0.0,
     objective: Callable | None = None,
     test: Iterable | None = None,
+    on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[dict], None] | None = None,
+    start: Progress | None = None,
     progress: bool = True,
 ) -> list[dict]:
     """Train, and return one record an epoch: epoch, lr, loss, accuracy, seconds (and test_…).
@@ -36,41 +70,46 @@ def fit(
     epoch comes with its fraction.
     objective: objective(model, images, labels) gives the loss to descend, and a dict of things to count, each
     averaged over the samples; by default `classify`, with its label_smoothing.
-    test: batches to evaluate on after each epoch.    on_epoch: sees each record.
+    test: batches to evaluate on after each epoch.    on_epoch: sees each record.    on_step: sees how far
+    training has come, after each step.
+    start: where to go on, with a model and an optimizer as they were then; it is moved along. Within an epoch,
+    batches(epoch, step) gives the pairs from that step on, and its len() stays the whole epoch's.
     Raises FloatingPointError, naming step and layer, as soon as the loss or a gradient is NaN or Inf.
     """
     keep_freed_memory()
     objective = objective or partial(classify, label_smoothing=label_smoothing)
-    history: list[dict] = []
-    for epoch in range(epochs):
+    at = start or Progress()
+    for epoch in range(at.epoch, epochs):
         model.train()
-        steps = batches(epoch)
+        steps = batches(epoch, at.step) if at.step else batches(epoch)
         n_steps = len(steps) if hasattr(steps, "__len__") else None
-        seen, sums, began = 0, {}, time.perf_counter()
-        bar = tqdm(steps, desc=f"epoch {epoch + 1}/{epochs}", disable=not progress, leave=epoch == epochs - 1)
-        for step, (images, labels) in enumerate(bar):
+        began = time.perf_counter() - at.seconds
+        frame = {"desc": f"epoch {epoch + 1}/{epochs}", "initial": at.step, "leave": epoch == epochs - 1}
+        bar = tqdm(steps, disable=not progress, **frame)
+        for images, labels in bar:
             if schedule:
-                optimizer.lr = schedule(epoch + (step / n_steps if n_steps else 0))
+                optimizer.lr = schedule(epoch + (at.step / n_steps if n_steps else 0))
             optimizer.zero_grad()
             images = _like(model, images)
             loss, counts = objective(model, images, labels)
             value = loss.item()
             loss.backward()
-            _check_finite(model, objective, images, labels, value, f"epoch {epoch + 1}, step {step + 1}")
+            _check_finite(model, objective, images, labels, value, f"epoch {epoch + 1}, step {at.step + 1}")
             optimizer.step()
             n = images.shape[-4]  # of [B, H, W, C] and of frames [T, B, H, W, C]
-            seen += n
-            for name, count in {"loss": value * n, **counts}.items():
-                sums[name] = sums.get(name, 0) + count
-            bar.set_postfix({name: f"{count / seen:.3f}" for name, count in sums.items()}, refresh=False)
-        record = {"epoch": epoch + 1, "lr": optimizer.lr, **{name: n / seen for name, n in sums.items()}}
-        record["seconds"] = time.perf_counter() - began
+            at.count(n, {"loss": value * n, **counts})
+            at.seconds = time.perf_counter() - began
+            shown = {name: f"{mean:.3f}" for name, mean in at.means().items()}
+            bar.set_postfix(shown | {"images/s": f"{at.seen / at.seconds:.0f}"}, refresh=False)
+            if on_step:
+                on_step(at)
+        record = {"epoch": epoch + 1, "lr": optimizer.lr, **at.means(), "seconds": at.seconds}
         if test is not None:
             record["test_loss"], record["test_accuracy"] = evaluate(model, test)
-        history.append(record)
+        at.close(record)
         if on_epoch:
             on_epoch(record)
-    return history
+    return at.history
 
 
 def classify(model: Module, images, labels, label_smoothing: float = 0.0) -> tuple[Tensor, dict]:
@@ -99,8 +138,13 @@ def evaluate(model: Module, batches: Iterable) -> tuple[float, float]:
 
 
 def count_correct(logits: Tensor, labels) -> int:
-    """Return how many rows of logits [B, K] have their largest entry at the label [B]."""
-    return int((to_host(logits.data).argmax(1) == to_host(labels)).sum())
+    """Return how many rows of logits [B, K] have their largest entry at the label [B].
+
+    Of soft targets [B, K] the largest is the label.
+    """
+    labels = to_host(labels)
+    labels = labels.argmax(1) if labels.ndim == 2 else labels
+    return int((to_host(logits.data).argmax(1) == labels).sum())
 
 
 def _like(model: Module, images):

@@ -8,9 +8,11 @@ from .shape import mean
 
 
 class SoftmaxCrossEntropy(Function):
-    """L = −(1/B) Σ_b Σ_k q_bk ln p_bk        p = softmax(z)        q = (1 − ε) one-hot + ε/K
+    """L = −(1/B) Σ_b Σ_k q_bk ln p_bk        p = softmax(z)        q = (1 − ε) t + ε/K
 
-    ∂ ln p_k / ∂z_j = 1[j = k] − p_j, and q sums to one, so        gz = gL (p − q) / B.
+    t is the target: one-hot at the label, or a mixture that sums to one, and so does q:
+
+    ∂ ln p_k / ∂z_j = 1[j = k] − p_j        hence        gz = gL (p − q) / B.
     """
 
     def forward(self, z, labels, smoothing):
@@ -18,7 +20,10 @@ class SoftmaxCrossEntropy(Function):
         z = z - z.max(1, keepdims=True)  # softmax does not change, and exp cannot overflow
         log_p = z - xp.log(xp.exp(z).sum(1, keepdims=True))
         q = xp.full_like(z, smoothing / classes)
-        q[xp.arange(n), xp.asarray(labels)] += 1 - smoothing
+        if labels.ndim == 1:
+            q[xp.arange(n), xp.asarray(labels)] += 1 - smoothing
+        else:
+            q += (1 - smoothing) * xp.asarray(labels, dtype=q.dtype)
         self.gz = (xp.exp(log_p) - q) / n
         return -(q * log_p).sum() / n
 
@@ -27,13 +32,23 @@ class SoftmaxCrossEntropy(Function):
 
 
 def softmax_cross_entropy(logits, labels: Array, label_smoothing: float = 0.0) -> Tensor:
-    """Return the mean cross-entropy of logits [B, K] against integer labels [B] in 0 … K − 1."""
+    """Return the mean cross-entropy of logits [B, K] against integer labels [B] in 0 … K − 1.
+
+    Soft targets, floats [B, K] whose rows sum to one (mixup makes them), take the labels' place; smoothing
+    then mixes with them just as it does with one-hot rows.
+    """
     labels = asarray(labels)
     shapes = f"logits {list(logits.shape)} and labels {list(labels.shape)} of {labels.dtype}"
-    ok = len(logits.shape) == 2 and labels.shape == logits.shape[:1] and labels.dtype.kind in "iu"
-    expect(ok, f"softmax_cross_entropy expects logits [B, K] and integer labels [B], got {shapes}")
-    low, high = int(labels.min()), int(labels.max())
-    expect(0 <= low and high < logits.shape[1], f"labels run from {low} to {high}, but there are {shapes}")
+    hard = labels.ndim == 1 and labels.shape == logits.shape[:1] and labels.dtype.kind in "iu"
+    soft = labels.ndim == 2 and labels.shape == logits.shape and labels.dtype.kind == "f"
+    takes = "logits [B, K] and integer labels [B], or float targets [B, K]"
+    expect(len(logits.shape) == 2 and (hard or soft), f"softmax_cross_entropy expects {takes}, got {shapes}")
+    if hard:
+        low, high = int(labels.min()), int(labels.max())
+        expect(0 <= low and high < logits.shape[1], f"labels run from {low} to {high}, but there are {shapes}")
+    else:
+        low, off = float(labels.min()), float(abs(labels.sum(1) - 1).max())
+        expect(low >= 0 and off < 1e-3, f"soft targets go down to {low}; their rows sum to 1 up to {off}")
     expect(0 <= label_smoothing < 1, f"label_smoothing must lie in [0, 1), got {label_smoothing}")
     return SoftmaxCrossEntropy.apply(logits, labels=labels, smoothing=label_smoothing)
 
