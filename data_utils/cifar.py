@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .augment import erase, flip, mixup, normalise
+from .augment import normalise
 from .download import fetch
 from .errors import DataFileError
-from .policy import five_ops
 
 URL = "https://www.cs.toronto.edu/~kriz/"
 PIXELS = 3 * 32 * 32
@@ -85,7 +84,7 @@ def load_cifar100(root: str | Path | None = None) -> tuple[Split, Split]:
     return _load(CIFAR100, root)
 
 
-# ---------------------------------------------------------------- Spikformer's recipe (its code)
+# ---------------------------------------------------------------- preparation
 
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # CIFAR-10's; ours: for both
 
@@ -93,19 +92,6 @@ MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # CIFAR-10
 def prepare_cifar(images: np.ndarray) -> np.ndarray:
     """Standardise bytes [n, 32, 32, 3] for the model: evaluation's whole preparation."""
     return normalise(images, MEAN, DEVIATION)
-
-
-def augment_cifar(
-    images: np.ndarray, labels: np.ndarray, rng: np.random.Generator, num_classes: int, mix: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return training images and targets [n, num_classes]; the recipe's last 100 of 300 epochs do not mix.
-
-    Flip, one of five operations, standardise, mixup, erase: in this order, as the published code.
-    """
-    fill = np.rint(255 * np.array(MEAN)).astype(np.uint8)
-    images = prepare_cifar(five_ops(flip(images, rng), rng, fill))
-    images, targets = mixup(images, labels, rng, num_classes, probability=float(mix))
-    return erase(images, rng), targets
 
 
 # ---------------------------------------------------------------- files

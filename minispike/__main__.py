@@ -1,28 +1,46 @@
-"""The command line: python -m minispike info MODEL, profile MODEL, import FILE --model NAME --out OUT"""
+"""The command line: python -m minispike train, pretrain, evaluate, info, profile, import; -h tells the rest."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from dataclasses import fields, replace
 from math import ceil
+from shlex import quote
 
+from data_utils.datasets import NAMES, open_data
 from data_utils.digits import load_digits
+from data_utils.loader import Prefetch
 
 from . import viz
-from .backend import keep_freed_memory, make_rng
+from .backend import get_threads, keep_freed_memory, make_rng, set_threads
 from .checkpoint import load, save
 from .energy import Count, count
 from .interop import load_official
-from .models import SpikingTransformer, create_model, list_models
+from .models import SpikingTransformer, configuration, create_model, list_models
 from .profile import as_dicts, profile, table
+from .recipes import KINDS, PRETRAINING, RECIPES, Recipe, resolve
+from .run import Run
 from .torchfile import FileFormatError
+from .train import evaluate
+from .trainer import Stop, build, check_fit, train
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the process's exit code: 0, or 1 after a message that says what was wrong."""
     parser = argparse.ArgumentParser(prog="python -m minispike", description="Spiking transformers in NumPy.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, recipes, what in (
+        ("train", RECIPES, "train a model, or go on with a run that was stopped or killed"),
+        ("pretrain", PRETRAINING, "train an encoder on hidden patches, for train --init to begin with"),
+    ):
+        add_training(commands.add_parser(name, help=what, description=what), recipes)
+    evaluator = commands.add_parser("evaluate", help="test a run's last checkpoint")
+    evaluator.set_defaults(run=run_evaluate)
+    evaluator.add_argument("folder", metavar="RUN", help="the run's folder")
+    evaluator.add_argument("--checkpoint", metavar="FILE", help="another file than the run's newest")
+    evaluator.add_argument("--root", metavar="DIR", help="the data set's folder, if not the run's")
     importer = commands.add_parser(
         "import", help="turn an authors' checkpoint (.pth, .pth.tar, .npz, .safetensors) into one of ours"
     )
@@ -48,10 +66,127 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         args.run(args)
-    except (FileFormatError, ImportError, ValueError, OSError) as error:
+    except (FileFormatError, ImportError, ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as stop:
+        print(f"\nstopped{f' at {stop}' if str(stop) else ''}", file=sys.stderr)
+        return 128 + (stop.number if isinstance(stop, Stop) else 2)  # as shells count: 130 for Ctrl-C
     return 0
+
+
+# ---------------------------------------------------------------- training
+
+
+def add_training(parser: argparse.ArgumentParser, recipes: dict) -> None:
+    """Give a parser the choice of a recipe, and an option for each of its fields."""
+    parser.set_defaults(run=run_training, pretraining=recipes is PRETRAINING)
+    parser.add_argument("--out", metavar="RUN", help="the new run's folder")
+    again = "go on with a run; its recipe is kept as it is, for its schedule would be another"
+    parser.add_argument("--resume", metavar="RUN", help=again)
+    parser.add_argument(
+        "--recipe", choices=list(recipes), help="where all else comes from; by default --data"
+    )
+    for entry in fields(Recipe):
+        if entry.name != "objective":
+            kind = KINDS[entry.type]
+            text = entry.metadata["help"] + (f": {', '.join(NAMES)}" if entry.name == "data" else "")
+            metavar = {int: "N", float: "X", str: "NAME"}[kind]
+            parser.add_argument("--" + entry.name.replace("_", "-"), type=kind, metavar=metavar, help=text)
+
+
+def run_training(args) -> None:
+    given = {entry.name: getattr(args, entry.name, None) for entry in fields(Recipe)}
+    given = {name: value for name, value in given.items() if value is not None}
+    if bool(args.resume) == bool(args.out):
+        raise ValueError("say either --out RUN, for a new run, or --resume RUN")
+    if args.resume:
+        other = sorted(given.keys() - {"root"}) + ["recipe"] * bool(args.recipe)
+        if other:
+            raise ValueError(
+                f"a resumed run keeps its recipe: leave out {', '.join(other)}, or begin another"
+            )
+        run = Run.open(args.resume)
+        run.recipe = replace(run.recipe, **given)
+        saved = run.newest()
+    else:
+        name = args.recipe or args.data
+        if not name:
+            raise ValueError(f"say --recipe or --data; recipes: {', '.join(args.recipes)}")
+        recipe = resolve(name, pretraining=args.pretraining, **given)
+        run, saved = Run(args.out, recipe), None
+    batches, test, classes = data_of(run.recipe)
+    model = saved.model if saved else build(run.recipe, classes)
+    check_fit(model, next(iter(test))[0], run.recipe)
+    if args.out:
+        run = Run.create(
+            args.out, replace(run.recipe, T=model.T, threads=run.recipe.threads or get_threads())
+        )
+    at = saved.training["progress"] if saved else {"epoch": 0, "step": 0}
+    told(run, model, batches, at)
+    here, again = quote(str(run.folder)), f"python -m minispike {args.command} --resume"
+    try:
+        train(run, model, Prefetch(batches), Prefetch(test), saved=saved, progress=sys.stderr.isatty())
+    except KeyboardInterrupt as stop:
+        print(f"\nto go on: {again} {here}", file=sys.stderr)
+        raise stop
+    except FloatingPointError as error:
+        advice = (
+            "the last good checkpoint is kept; the same steps diverge again: begin another run, --lr lower"
+        )
+        raise FloatingPointError(f"{error}; {advice}") from error
+    print(f"done: {here}/metrics.csv, curves.png" + (", rates.png" if not args.pretraining else ""))
+    after = f"train --data {run.recipe.data} --model {run.recipe.model} --init {here} --out NEW"
+    print(f"next: python -m minispike {after if args.pretraining else f'evaluate {here}'}")
+
+
+def run_evaluate(args) -> None:
+    run = Run.open(args.folder)
+    saved = run.read(args.checkpoint) if args.checkpoint else run.newest()
+    if saved is None:
+        raise FileNotFoundError(f"{args.folder} has no checkpoint yet")
+    model, at = saved.model, saved.training["progress"]
+    if not isinstance(model, SpikingTransformer):
+        raise ValueError(
+            f"{args.folder} holds a pre-trained encoder: train --init {args.folder} makes use of it"
+        )
+    recipe = replace(run.recipe, root=args.root or run.recipe.root)
+    _, test, _ = data_of(recipe)
+    set_threads(recipe.threads)
+    loss, accuracy = evaluate(model.to(recipe.device), Prefetch(test))
+    moment = f"epoch {at['epoch']} of {recipe.epochs}" + (f" and {at['step']} steps" if at["step"] else "")
+    print(f"after {moment}: test loss {loss:.4f}, accuracy {accuracy:.2%}")
+    row = next((row for row in run.read_metrics() if row["epoch"] == at["epoch"]), None)
+    if row and not at["step"]:
+        found, noted = (loss, accuracy), (row["test_loss"], row["test_accuracy"])
+        if found != noted:
+            raise ValueError(
+                f"metrics.csv has {noted[0]}, {noted[1]}: other data, threads or NumPy, or a damage"
+            )
+        print("metrics.csv has the same, to the last bit")
+
+
+def data_of(recipe: Recipe) -> tuple:
+    """Return (training batches, test batches, number of classes) as a recipe has them."""
+    config = configuration(recipe.model)
+    names = "shift flip policy mixup mixup_until erase split_by batch_size seed".split()
+    settings = {name: getattr(recipe, name) for name in names}
+    settings |= {"T": recipe.T or config.get("T", 16), "augment_events": bool(recipe.augment_events)}
+    return open_data(recipe.data, recipe.root or None, size=config["img_size"], **settings)
+
+
+def told(run: Run, model, batches, at: dict) -> None:
+    """Say what is about to happen."""
+    recipe = run.recipe
+    print(f"{recipe.model}: {model.num_params():,} parameters, T = {recipe.T}; {recipe.threads} threads")
+    print(f"{recipe.data}: {len(batches.labels):,} samples in {len(batches):,} steps, {recipe.epochs} epochs")
+    if at["epoch"] == recipe.epochs:
+        print(f"{run.folder} is complete")
+    elif at["epoch"] or at["step"]:
+        print(f"{run.folder} goes on after epoch {at['epoch']}, step {at['step']} of the next")
+
+
+# ---------------------------------------------------------------- looking at models
 
 
 def run_import(args) -> None:

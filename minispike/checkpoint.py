@@ -4,13 +4,18 @@
 
 safetensors holds a JSON header and raw arrays, nothing that can be executed. It has no checksum, so ours
 stands in the metadata: a wrong bit in a weight would otherwise be loaded as if it were true.
+
+A run's checkpoint is such a file with more in it: the optimizer's arrays as "optimizer.…", and under
+"training" what else it takes to go on, as JSON. `load` reads the model out of it like out of any other.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from zlib import crc32
 
@@ -20,29 +25,50 @@ from safetensors.numpy import save_file
 from .backend import HOST, Array, to_host
 from .masked import MaskedAutoencoder, build_masked
 from .models import SpikingTransformer, build_model
+from .optim import SGD
 from .surrogate import Surrogate
 from .torchfile import FileFormatError
 
-ENCODER = "stem.", "blocks."
+ENCODER, OPTIMIZER = ("stem.", "blocks."), "optimizer."
 SURROGATES = {cls.__name__: cls for cls in Surrogate.__subclasses__()}
 
+# ---------------------------------------------------------------- a model, and its training
 
-def save(model: SpikingTransformer | MaskedAutoencoder, path: str | Path) -> None:
-    """Write a model's weights, buffers and configuration, from any device; replace an existing file at once.
 
+@dataclass
+class Saved:
+    """What a file holds: a model, and of a run's checkpoint its optimizer's state and its training's."""
+
+    model: SpikingTransformer | MaskedAutoencoder
+    optimizer: dict[str, Array]
+    training: dict
+
+
+def save(
+    model: SpikingTransformer | MaskedAutoencoder,
+    path: str | Path,
+    *,
+    optimizer: SGD | None = None,
+    training: dict | None = None,
+    previous: Path | None = None,
+) -> None:
+    """Write a model's weights, buffers and configuration, from any device, durably: see `write_durably`.
+
+    optimizer: its state goes into the file.    training: what else belongs to it, as JSON can hold it.
+    previous: the name under which an older file at `path` is kept; without one it is replaced.
     Raises ValueError for a model that neither create_model nor masked_autoencoder made: its configuration is
     not known.
     """
     if getattr(model, "config", None) is None:
         raise ValueError("save needs a model made by create_model or masked_autoencoder, which note how")
-    path, np = Path(path), HOST.xp
-    arrays = {name: np.ascontiguousarray(to_host(array)) for name, array in model.state_dict().items()}
-    config = json.dumps(model.config, default=_encode)
-    unfinished = path.with_name(path.name + ".part")
-    save_file(
-        arrays, unfinished, metadata={"format": "minispike", "config": config, "crc32": checksum(arrays)}
-    )
-    os.replace(unfinished, path)
+    arrays = dict(model.state_dict())
+    if optimizer:
+        arrays |= {OPTIMIZER + name: array for name, array in optimizer.state_dict().items()}
+    arrays = {name: HOST.xp.asarray(to_host(array), order="C") for name, array in arrays.items()}
+    metadata = {"format": "minispike", "config": json.dumps(model.config, default=_encode)}
+    metadata["training"] = json.dumps(training) if training else ""
+    metadata["crc32"] = checksum(arrays, metadata["training"])
+    write_durably(path, lambda unfinished: save_file(arrays, unfinished, metadata=metadata), previous)
 
 
 def load(path: str | Path) -> SpikingTransformer | MaskedAutoencoder:
@@ -50,24 +76,33 @@ def load(path: str | Path) -> SpikingTransformer | MaskedAutoencoder:
 
     Raises FileFormatError for a file that is damaged or was not written by `save`.
     """
+    return load_all(path).model
+
+
+def load_all(path: str | Path) -> Saved:
+    """Return all that a file written by `save` holds; raises as `load`."""
     arrays, metadata = read_safetensors(path)
     if metadata.get("format") != "minispike" or "config" not in metadata:
         raise FileFormatError(
             f"{path}: holds arrays but no minispike configuration; "
             "for an authors' file build the model with create_model and use interop.load_official"
         )
-    if metadata.get("crc32") != checksum(arrays):
+    training = metadata.get("training", "")
+    if metadata.get("crc32") != checksum(arrays, training):
         raise FileFormatError(
             f"{path}: the checksum differs: some of its numbers are not those that were saved"
         )
     try:
         config = json.loads(metadata["config"], object_hook=_decode)
+        training = json.loads(training or "{}")
         masked = config.get("family") == "masked_autoencoder"
         model = build_masked(config) if masked else build_model(config)
+        names = [name for name in arrays if name.startswith(OPTIMIZER)]
+        optimizer = {name.removeprefix(OPTIMIZER): arrays.pop(name) for name in names}
         model.load_state_dict(arrays)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise FileFormatError(f"{path}: {error}") from error
-    return model
+    return Saved(model, optimizer, training)
 
 
 def load_encoder(model: SpikingTransformer, source: MaskedAutoencoder | str | Path) -> None:
@@ -82,6 +117,29 @@ def load_encoder(model: SpikingTransformer, source: MaskedAutoencoder | str | Pa
     model.load_state_dict(encoder | head)
 
 
+# ---------------------------------------------------------------- files
+
+
+def write_durably(path: str | Path, write: Callable[[Path], None], previous: Path | None = None) -> None:
+    """Have write(unfinished) make a file, and give it the name `path` when all of it is on the disk.
+
+    At any moment, a kill or a loss of power included, `path` is the old file, the new one, or with `previous`
+    for an instant missing, and then `previous` is the old one. A piece is only ever called <name>.part.
+    """
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".part")
+    write(unfinished)
+    with unfinished.open("rb+") as file:
+        os.fsync(file.fileno())  # the bytes before the name
+    if previous and path.exists():
+        os.replace(path, previous)
+    os.replace(unfinished, path)
+    with suppress(PermissionError):  # Windows opens no folder, and needs none
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)  # the names
+        os.close(folder)
+
+
 def read_safetensors(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
     """Return a safetensors file's arrays and metadata. Raises FileFormatError for a damaged one."""
     if not Path(path).is_file():
@@ -93,9 +151,9 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Array], dict[str, str]
         raise FileFormatError(f"{path}: not a readable safetensors file ({error})") from error
 
 
-def checksum(arrays: dict[str, Array]) -> str:
-    """Return the CRC-32 of all arrays' names and bytes, in the order of their names, as eight hex digits."""
-    crc = 0
+def checksum(arrays: dict[str, Array], text: str = "") -> str:
+    """Return the CRC-32 of a text and of all arrays' names and bytes, by name, as eight hex digits."""
+    crc = crc32(text.encode())
     for name in sorted(arrays):
         crc = crc32(arrays[name].tobytes(), crc32(name.encode(), crc))
     return f"{crc:08x}"

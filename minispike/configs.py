@@ -16,9 +16,7 @@ TINY_IMAGENET = dict(img_size=64, in_channels=3, num_classes=200, pools=(False, 
 IMAGENET = dict(img_size=224, in_channels=3, num_classes=1000, pools=(True,) * 4)  # 14×14
 CIFAR10_DVS = dict(img_size=128, in_channels=2, num_classes=10, pools=(True,) * 4, T=16)  # 8×8; frames
 GESTURE = CIFAR10_DVS | dict(num_classes=11)
-FASHION_DVS = dict(
-    img_size=32, in_channels=2, num_classes=10, pools=(False, False, True, True), T=8
-)  # 8×8; frames
+FASHION_DVS = FASHION | dict(in_channels=2, T=8)  # 8×8; frames
 
 # what the authors' attention has there, beside the heads
 ON_IMAGENET = dict(qkv_bias=False)
@@ -42,6 +40,7 @@ def heads(n: int) -> dict:
 MODELS: dict[str, tuple[str, dict]] = {
     "spikformer_1_64_digits": ("spikformer", DIGITS | SMALL | heads(4)),
     "spikformer_2_64_fashion": ("spikformer", FASHION | MEDIUM | heads(4)),
+    "spikformer_2_64_fashiondvs": ("spikformer", FASHION_DVS | MEDIUM | heads(4)),
     # Spikformer (arXiv 2209.15425), table 4: CIFAR
     "spikformer_4_384_cifar10": ("spikformer", CIFAR10 | D4_384 | heads(12)),
     "spikformer_4_256_cifar10": ("spikformer", CIFAR10 | D4_256 | heads(8)),

@@ -175,3 +175,50 @@ def profile_bars(axes, rows) -> None:
     times.legend(frameon=False)
     memory.barh(places, kept, color=GREEN)
     memory.set(xlabel="MiB kept for backward")
+
+
+def curves(axes, history: list[dict]) -> None:
+    """Draw a training's records: the loss, and on a second of the axes the accuracy, of train and of test."""
+    epochs = [record["epoch"] for record in history]
+    for ax, name, scale, unit in zip(axes, ("loss", "accuracy"), (1, 100), ("", ", %"), strict=False):
+        for key, color, label in ((name, BLUE, "train"), (f"test_{name}", ORANGE, "test")):
+            if key in history[-1]:
+                values = [scale * record[key] for record in history]
+                ax.plot(
+                    epochs,
+                    values,
+                    color=color,
+                    linewidth=2,
+                    marker="o" if len(epochs) < 40 else "",
+                    markersize=4,
+                )
+                last = f"{label} {values[-1]:.1f}" if unit else f"{label} {values[-1]:.2f}"
+                ax.plot([], [], color=color, linewidth=2, label=last)
+        ax.set(xlabel="epoch", ylabel=f"{name}{unit}")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.legend(frameon=False)
+
+
+def rate_bars(ax, rates: dict[str, float], before: dict[str, float], now: str, then: str) -> None:
+    """Draw each neuron layer's firing rate as a bar in its part's colour, with a mark for an earlier one.
+
+    rates, before: by path, as `firing_rates` gives them.    now, then: what the two are called.
+    """
+    places = range(len(rates))
+    parts = [next((part for part in PARTS if part in path.split(".")), "head") for path in rates]
+    percent, earlier = ([100 * each[path] for path in rates] for each in (rates, before))
+    ax.barh(places, percent, color=[PARTS[part] for part in parts])
+    ax.scatter(earlier, places, marker="|", s=120, color=INK, label=then)
+    for place, value, other in zip(places, percent, earlier, strict=True):
+        ax.annotate(
+            f"{value:.1f}", (max(value, other), place), (6, 0), textcoords="offset points", va="center"
+        )
+    for part in dict.fromkeys(parts):
+        ax.barh(0, 0, color=PARTS[part], label=f"{part}, {now}")
+    ax.set_yticks(places, [path.removesuffix(".neuron").removeprefix("blocks.") for path in rates])
+    ax.set(
+        xlabel="neurons and steps that fire, %",
+        ylim=(len(rates) - 0.4, -0.6),
+        xlim=(0, 1.15 * max(*percent, *earlier, 1)),
+    )
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

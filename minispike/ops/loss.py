@@ -45,7 +45,9 @@ def softmax_cross_entropy(logits, labels: Array, label_smoothing: float = 0.0) -
     expect(len(logits.shape) == 2 and (hard or soft), f"softmax_cross_entropy expects {takes}, got {shapes}")
     if hard:
         low, high = int(labels.min()), int(labels.max())
-        expect(0 <= low and high < logits.shape[1], f"labels run from {low} to {high}, but there are {shapes}")
+        expect(
+            0 <= low and high < logits.shape[1], f"labels run from {low} to {high}, but there are {shapes}"
+        )
     else:
         low, off = float(labels.min()), float(abs(labels.sum(1) - 1).max())
         expect(low >= 0 and off < 1e-3, f"soft targets go down to {low}; their rows sum to 1 up to {off}")

@@ -1,0 +1,103 @@
+"""Every data set by its name: a training loader with its augmentation, and a test loader without.
+
+train, test, classes = open_data("fashion-mnist", batch_size=64, flip=0.5)
+train(epoch)[step]  →  (images [B, H, W, C], targets)        for images, labels in test: …
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from . import folders
+from .augment import normalise
+from .cifar import MEAN, load_cifar10, load_cifar100, prepare_cifar
+from .digits import load_digits
+from .loader import Loader, Switch
+from .mnist import load_fashion_mnist, load_mnist
+from .pipeline import Pipeline
+
+STANDARDISED: dict[str, Callable] = {
+    "digits": lambda root: load_digits(),
+    "fashion-mnist": load_fashion_mnist,
+    "mnist": load_mnist,
+}  # of ten classes
+CIFAR = {"cifar10": (load_cifar10, 10), "cifar100": (load_cifar100, 100)}
+FOLDERS = ("tiny-imagenet", "imagenet")
+EVENTS = {"cifar10dvs": 10, "gesture": 11, "fashion-dvs": 10}  # name: classes
+NAMES = (*STANDARDISED, *CIFAR, *FOLDERS, *EVENTS)
+
+
+def open_data(
+    name: str,
+    root: str | None = None,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    size: int = 224,
+    T: int = 16,
+    mixup_until: int = 0,
+    augment_events: bool = True,
+    split_by: str = "number",
+    mixup: float = 0.0,
+    **augmentation: float,
+) -> tuple:
+    """Return (train, test, number of classes): loaders as data_utils.loader.Loader.
+
+    root: the folder that holds the files; without it where each reader looks (the digits need none).
+    augmentation, mixup: as Pipeline's fields; mixup_until: the first epoch without mixup, 0 for never.
+    size: the side to which image folders are cut.    T, split_by, augment_events: of event frames, which have
+    their own changes in place of `augmentation`.
+    Raises ValueError for an unknown name, and what the readers raise.
+    """
+    if name not in NAMES:
+        raise ValueError(f"no data set {name!r}; there are {', '.join(NAMES)}")
+    mix = {"mixup": mixup, "mixup_until": mixup_until}
+    if name in EVENTS:
+        from .event_sets import open_events
+
+        settings = dict(T=T, batch_size=batch_size, seed=seed, augment=augment_events, split_by=split_by)
+        return *open_events(name, root, **settings, **mix), EVENTS[name]
+    train, test, prepare, pipeline = _open_images(name, root, size)
+    pipeline = replace(pipeline, **augmentation)
+    return (
+        _training(*train, batch_size, seed, pipeline, **mix),
+        Loader(*test, batch_size, prepare=prepare),
+        pipeline.num_classes,
+    )
+
+
+def _open_images(name: str, root: str | None, size: int) -> tuple:
+    """Return (images, labels) to train and to test, what prepares images for a test, and a bare Pipeline."""
+    if name in STANDARDISED:
+        return *STANDARDISED[name](root), None, Pipeline(10)
+    if name in CIFAR:
+        load, classes = CIFAR[name]
+        fill = np.rint(255 * np.array(MEAN)).astype(np.uint8)
+        return *load(root), prepare_cifar, Pipeline(classes, standardise=prepare_cifar, fill=fill)
+    if root is None:
+        raise FileNotFoundError(
+            f"{name} cannot be downloaded freely: say where its folders train and val are"
+        )
+    standardise = partial(normalise, mean=folders.MEAN, deviation=folders.DEVIATION)
+    train, test = folders.load_image_folders(root)
+    fill = np.rint(255 * np.array(folders.MEAN)).astype(np.uint8)
+    cut = partial(folders.random_resized_crop, size=size)
+    pipeline = Pipeline(len(train.classes), cut=cut, standardise=standardise, fill=fill)
+
+    def prepare(images):
+        return standardise(folders.centre_crop(images, size))
+
+    return (train, train.labels), (test, test.labels), prepare, pipeline
+
+
+def _training(images, labels, batch_size: int, seed: int, pipeline: Pipeline, mixup: float, mixup_until: int):
+    def loader(pipeline: Pipeline) -> Loader:
+        return Loader(images, labels, batch_size, seed, augment=pipeline)
+
+    if not (mixup and mixup_until):
+        return loader(replace(pipeline, mixup=mixup))
+    return Switch(loader(replace(pipeline, mixup=mixup)), loader(pipeline), mixup_until)

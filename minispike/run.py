@@ -1,0 +1,145 @@
+"""A run: a folder that holds one training, and survives whatever befalls the process.
+
+    config.json                        the recipe
+    checkpoint.safetensors             model, optimizer, progress, generators: all that the next step depends on
+    checkpoint.previous.safetensors    the one before it
+    metrics.csv, rates.csv             a row an epoch, both written anew from the checkpoint's own history
+    curves.png, rates.png              the same, drawn
+
+A batch depends on (seed, epoch, step) alone. So from a checkpoint taken between two steps a run goes on bit for
+bit as if it had never stopped: with the same number of threads, which the recipe keeps, on the same machine.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from . import viz
+from .backend import get_xp
+from .checkpoint import Saved, load_all, save, write_durably
+from .nn import Module
+from .optim import AdamW
+from .recipes import Recipe
+from .torchfile import FileFormatError
+from .train import Progress
+
+
+class Run:
+    """A run's folder and its recipe."""
+
+    def __init__(self, folder: str | Path, recipe: Recipe):
+        self.folder, self.recipe = Path(folder), recipe
+        self.checkpoint = self.folder / "checkpoint.safetensors"
+        self.previous = self.folder / "checkpoint.previous.safetensors"
+        self.metrics, self.rates = self.folder / "metrics.csv", self.folder / "rates.csv"
+
+    @classmethod
+    def create(cls, folder: str | Path, recipe: Recipe) -> Run:
+        """Make the folder and note the recipe. FileExistsError where a run is already."""
+        folder = Path(folder)
+        if (folder / "config.json").exists():
+            raise FileExistsError(
+                f"{folder} holds a run; --resume {folder} goes on with it, or choose another"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_durably(folder / "config.json", lambda path: path.write_text(recipe.to_json(), "utf-8"))
+        return cls(folder, recipe)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Return the run in a folder. FileNotFoundError where none is, FileFormatError for a foreign config."""
+        path = Path(folder) / "config.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"no run in {folder}: there is no {path}")
+        try:
+            return cls(folder, Recipe.from_json(path.read_text("utf-8")))
+        except ValueError as error:
+            raise FileFormatError(f"{path}: {error}") from error
+
+    # ------------------------------------------------------------ checkpoints
+
+    def save(self, model: Module, optimizer: AdamW, progress: Progress, generators: dict) -> None:
+        """Write a checkpoint, and keep the one before it. FloatingPointError for a model with NaN or Inf."""
+        for path, array in model.state_dict().items():
+            if not bool(get_xp(array).isfinite(array).all()):
+                where = f"epoch {progress.epoch + 1}, step {progress.step}"
+                raise FloatingPointError(f"training stopped after {where}: NaN or Inf in {path}")
+        states = {name: rng.bit_generator.state for name, rng in generators.items()}
+        training = {"recipe": asdict(self.recipe), "progress": asdict(progress), "generators": states}
+        save(model, self.checkpoint, optimizer=optimizer, training=training, previous=self.previous)
+
+    def newest(self) -> Saved | None:
+        """Return the newest checkpoint that can be read, with a warning where an older one must do.
+
+        None before the first. FileFormatError if there are some and all are damaged or foreign.
+        """
+        errors = []
+        for path in (self.checkpoint, self.previous):
+            if not path.exists():
+                continue
+            try:
+                saved = self.read(path)
+            except FileFormatError as error:
+                errors.append(str(error))
+                continue
+            for error in errors:
+                print(f"warning: {error}; going back to {path.name}", file=sys.stderr)
+            return saved
+        if errors:
+            raise FileFormatError(f"no checkpoint in {self.folder} can be used: " + "; ".join(errors))
+        return None
+
+    def read(self, path: str | Path) -> Saved:
+        """Return a checkpoint of this run. FileFormatError for a damaged file, or one of another training."""
+        saved = load_all(path)
+        theirs, ours = saved.training.get("recipe"), asdict(self.recipe)
+        if theirs is None or not saved.optimizer:
+            raise FileFormatError(f"{path}: holds a model, but no training to go on with")
+        odd = [name for name in ours | theirs if name != "root" and ours.get(name) != theirs.get(name)]
+        if odd:
+            raise FileFormatError(f"{path}: belongs to another run; the recipes differ in {', '.join(odd)}")
+        return saved
+
+    # ------------------------------------------------------------ books and pictures
+
+    def write_books(self, history: list[dict]) -> None:
+        """Write metrics.csv and rates.csv."""
+        plain = [{key: value for key, value in record.items() if key != "rates"} for record in history]
+        rates = [{"epoch": record["epoch"], **record["rates"]} for record in history if "rates" in record]
+        for path, rows in ((self.metrics, plain), (self.rates, rates)):
+            if rows:
+                write_durably(path, partial(_write_csv, rows))
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """Return the rows of metrics.csv; none where there is none yet."""
+        if not self.metrics.exists():
+            return []
+        with self.metrics.open(newline="", encoding="utf-8") as file:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+    def draw(self, history: list[dict]) -> None:
+        """Draw curves.png and rates.png, in any state of the history."""
+        scored = "accuracy" in history[-1]
+        fig, axes = viz.figure(1, 1 + scored, size=(4.8 * (1 + scored), 3.6), squeeze=False)
+        viz.curves(axes[0], history)
+        pictures = {"curves.png": fig}
+        if "rates" in history[-1]:
+            first, last = history[0], history[-1]
+            fig, ax = viz.figure(size=(7.5, 1.6 + 0.24 * len(last["rates"])))
+            viz.rate_bars(
+                ax, last["rates"], first["rates"], f"epoch {last['epoch']}", f"epoch {first['epoch']}"
+            )
+            pictures["rates.png"] = fig
+        for name, fig in pictures.items():
+            write_durably(self.folder / name, partial(fig.savefig, format="png"))
+
+
+def _write_csv(rows: list[dict], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

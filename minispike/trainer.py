@@ -1,0 +1,184 @@
+"""A run from its beginning, or from where it stopped, to its end."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from . import viz
+from .backend import make_rng, set_threads, to_device
+from .checkpoint import Saved, load_all, load_encoder
+from .masked import MaskedAutoencoder, masked_autoencoder, pretrain
+from .models import SpikingTransformer, create_model
+from .nn import BatchNorm, Module
+from .optim import AdamW, cosine_with_warmup, layer_scales
+from .recipes import MASKED, Recipe
+from .run import Run
+from .train import Progress, fit
+
+SAMPLE = 32  # test images on which firing rates are taken
+REDRAW = 10.0  # seconds between two drawings of the figures, which take about one
+
+# ---------------------------------------------------------------- before the first step
+
+
+def build(recipe: Recipe, classes: int) -> SpikingTransformer | MaskedAutoencoder:
+    """Return a recipe's model as training begins with it; its head has as many classes as the data."""
+    steps = {"T": recipe.T} if recipe.T else {}
+    if recipe.objective == MASKED:
+        model = masked_autoencoder(recipe.model, mask_ratio=recipe.mask_ratio, rng=recipe.seed, **steps)
+    else:
+        model = create_model(recipe.model, rng=recipe.seed, num_classes=classes, **steps)
+    for _, module in model.named_modules():
+        if isinstance(module, BatchNorm):
+            module.weight.data[...] = recipe.gain
+    if recipe.init:
+        source = Path(recipe.init)
+        saved = Run.open(source).newest() if source.is_dir() else load_all(source)
+        if saved is None:
+            raise FileNotFoundError(f"the run {source} has no checkpoint yet to begin with")
+        load_encoder(model, saved.model)
+    return model
+
+
+def check_fit(model: SpikingTransformer | MaskedAutoencoder, images, recipe: Recipe) -> None:
+    """Raise ValueError unless a batch of the data has the size and channels of the model's images."""
+    takes, comes = (*model.img_size, model.in_channels), tuple(images.shape[-3:])
+    if takes != comes:
+        takes, comes = ("×".join(map(str, shape)) for shape in (takes, comes))
+        raise ValueError(
+            f"{recipe.model} takes images of {takes}, {recipe.data} has {comes}: choose another --model"
+        )
+
+
+# ---------------------------------------------------------------- from the first step to the last
+
+
+def train(
+    run: Run, model: Module, batches: Callable, test, *, saved: Saved | None = None, progress: bool = True
+) -> list[dict]:
+    """Train a run's model to the end, from the beginning or from what `newest` gave; return the records.
+
+    model: as `build` makes it, or saved.model.    batches, test: as `fit` takes them.
+    Raises Stop on Ctrl-C, FloatingPointError where training diverges: the last good checkpoint stays.
+    """
+    recipe, at, generators = run.recipe, Progress(), {"masks": make_rng(run.recipe.seed)}
+    set_threads(recipe.threads)
+    model.to(recipe.device)
+    scales = layer_scales(model, recipe.layer_decay) if recipe.init else None
+    optimizer = AdamW(model.parameters(), recipe.lr, (0.9, recipe.beta2), 1e-8, recipe.weight_decay, scales)
+    if saved:
+        optimizer.load_state_dict(saved.optimizer)
+        at = Progress(**saved.training["progress"])
+        for name, rng in generators.items():
+            rng.bit_generator.state = saved.training["generators"][name]
+        run.write_books(at.history)  # a kill may have come between the checkpoint and the books
+    rate = {"epochs": recipe.epochs, "lr": recipe.lr, "min_lr": recipe.min_lr}
+    rate |= {"warmup": recipe.warmup, "warmup_lr": recipe.warmup_lr}
+    with Signals() as signals:
+        keeper = Keeper(run, model, optimizer, generators, at, signals)
+        options = {"epochs": recipe.epochs, "schedule": partial(cosine_with_warmup, **rate), "start": at}
+        options |= {"on_step": keeper.on_step, "on_epoch": keeper.on_epoch, "progress": progress}
+        if recipe.objective == MASKED:
+            return pretrain(model, optimizer, batches, rng=generators["masks"], **options)
+        keeper.sample = to_device(next(iter(test))[0][..., :SAMPLE, :, :, :], recipe.device)
+        test, smoothing = Watched(test, lambda: keeper.stop_here(at)), recipe.label_smoothing
+        return fit(model, optimizer, batches, label_smoothing=smoothing, test=test, **options)
+
+
+class Keeper:
+    """What happens beside the steps: checkpoints, books and pictures, and a stop in good order."""
+
+    sample = None  # the images whose firing rates are taken
+
+    def __init__(self, run: Run, model, optimizer, generators: dict, at: Progress, signals: Signals):
+        self.run, self.at, self.signals, self.model = run, at, signals, model
+        self.state = model, optimizer, at, generators
+        self.written = self.drawn = time.monotonic()
+
+    def on_step(self, at: Progress) -> None:
+        self.stop_here(at)
+        if time.monotonic() - self.written >= self.run.recipe.save_seconds:
+            self.write()
+
+    def on_epoch(self, record: dict) -> None:
+        if self.sample is not None:
+            record["rates"] = viz.firing_rates(self.model, self.sample)
+        self.write()
+        self.run.write_books(self.at.history)
+        epochs = self.run.recipe.epochs
+        print(line(record, epochs), flush=True)
+        if self.at.epoch == epochs or time.monotonic() - self.drawn >= REDRAW:
+            self.run.draw(self.at.history)
+            self.drawn = time.monotonic()
+
+    def write(self) -> None:
+        self.run.save(*self.state)
+        self.written = time.monotonic()
+
+    def stop_here(self, at: Progress) -> None:
+        """Write a checkpoint and raise Stop, if a signal has come."""
+        if self.signals.number:
+            self.write()
+            raise Stop(self.signals.number, f"epoch {at.epoch + 1}, step {at.step}")
+
+
+class Stop(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, after the step that ran is complete and saved."""
+
+    def __init__(self, number: int, moment: str):
+        super().__init__(moment)
+        self.number = number
+
+
+class Signals:
+    """Hold Ctrl-C, and the SIGTERM that schedulers send, until a step is complete; a second one acts at once."""
+
+    def __enter__(self) -> Signals:
+        self.number = 0
+        self.before = {each: signal.signal(each, self.note) for each in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def note(self, number: int, _) -> None:
+        self.number = number
+        signal.signal(number, self.before[number])
+
+    def __exit__(self, *_) -> None:
+        for each, handler in self.before.items():
+            signal.signal(each, handler)
+
+
+class Watched:
+    """The same batches, with a look before each: a place to stop between two."""
+
+    def __init__(self, batches: Iterable, look: Callable[[], None]):
+        self.batches, self.look = batches, look
+
+    def __iter__(self):
+        for pair in self.batches:
+            self.look()
+            yield pair
+
+
+# ---------------------------------------------------------------- words
+
+
+def line(record: dict, epochs: int) -> str:
+    """Return an epoch's record as a line to read."""
+    parts = [f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {record['loss']:.3f}"]
+    if "accuracy" in record:
+        parts.append(f"accuracy {record['accuracy']:.1%}")
+    if "test_loss" in record:
+        parts.append(f"test loss {record['test_loss']:.3f}  accuracy {record['test_accuracy']:.1%}")
+    left = record["seconds"] * (epochs - record["epoch"])
+    parts.append(f"{record['seconds']:.1f} s" + (f", about {clock(left)} left" if left else ""))
+    return "   ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as people say it."""
+    minutes, hours = round(seconds / 60), seconds / 3600
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{hours:.1f} h"
