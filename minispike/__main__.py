@@ -1,4 +1,4 @@
-"""The command line: python -m minispike train, pretrain, evaluate, info, profile, import; -h tells the rest."""
+"""The command line: python -m minispike train | pretrain | evaluate | info | profile | import"""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from data_utils.loader import Prefetch
 
 from . import viz
 from .backend import get_threads, keep_freed_memory, make_rng, set_threads
-from .checkpoint import load, save
+from .checkpoint import Saved, load, save
 from .energy import Count, count
 from .interop import load_official
 from .models import SpikingTransformer, configuration, create_model, list_models
 from .profile import as_dicts, profile, table
-from .recipes import KINDS, PRETRAINING, RECIPES, Recipe, resolve
+from .recipes import KINDS, MASKED, PRETRAINING, RECIPES, Recipe, resolve
 from .run import Run
 from .torchfile import FileFormatError
 from .train import evaluate
@@ -80,9 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def add_training(parser: argparse.ArgumentParser, recipes: dict) -> None:
     """Give a parser the choice of a recipe, and an option for each of its fields."""
-    parser.set_defaults(run=run_training, pretraining=recipes is PRETRAINING)
+    parser.set_defaults(run=run_training, recipes=recipes)
     parser.add_argument("--out", metavar="RUN", help="the new run's folder")
-    again = "go on with a run; its recipe is kept as it is, for its schedule would be another"
+    again = "go on with a run as it is: with more epochs, or another lr, its schedule would be another"
     parser.add_argument("--resume", metavar="RUN", help=again)
     parser.add_argument(
         "--recipe", choices=list(recipes), help="where all else comes from; by default --data"
@@ -96,48 +96,52 @@ def add_training(parser: argparse.ArgumentParser, recipes: dict) -> None:
 
 
 def run_training(args) -> None:
+    run, saved = begin(args)
+    batches, test, classes = data_of(run.recipe)
+    model = saved.model if saved else build(run.recipe, classes)
+    check_fit(model, next(iter(test))[0], run.recipe)
+    if args.out:  # only now, when nothing can be wrong any more
+        threads = run.recipe.threads or get_threads()
+        run = Run.create(args.out, replace(run.recipe, T=model.T, threads=threads))
+    recipe, here = run.recipe, quote(str(run.folder))
+    print(f"{recipe.model}: {model.num_params():,} parameters, T = {recipe.T}, {recipe.threads} threads")
+    print(f"{recipe.data}: {recipe.epochs} epochs of {len(batches):,} batches of {recipe.batch_size}")
+    if saved:
+        at = saved.training["progress"]
+        print(f"{run.folder} goes on after {at['epoch']} epochs and {at['step']} steps")
+    try:
+        train(run, model, Prefetch(batches), Prefetch(test), saved=saved, progress=sys.stderr.isatty())
+    except KeyboardInterrupt:
+        print(f"\nto go on: python -m minispike {args.command} --resume {here}", file=sys.stderr)
+        raise
+    except FloatingPointError as error:
+        advice = "the last good checkpoint is kept, but the same steps diverge again: try a lower --lr"
+        raise FloatingPointError(f"{error}; {advice}") from error
+    print(f"done; see {', '.join(sorted(path.name for path in run.folder.iterdir()))} in {here}")
+    if recipe.objective == MASKED:
+        then = f"train --data {recipe.data} --model {recipe.model} --init {here} --out RUN"
+    else:
+        then = f"evaluate {here}"
+    print(f"next: python -m minispike {then}")
+
+
+def begin(args) -> tuple[Run, Saved | None]:
+    """Return the run that the arguments mean, its folder not made yet, and where an old one stands."""
     given = {entry.name: getattr(args, entry.name, None) for entry in fields(Recipe)}
     given = {name: value for name, value in given.items() if value is not None}
     if bool(args.resume) == bool(args.out):
         raise ValueError("say either --out RUN, for a new run, or --resume RUN")
-    if args.resume:
-        other = sorted(given.keys() - {"root"}) + ["recipe"] * bool(args.recipe)
-        if other:
-            raise ValueError(
-                f"a resumed run keeps its recipe: leave out {', '.join(other)}, or begin another"
-            )
-        run = Run.open(args.resume)
-        run.recipe = replace(run.recipe, **given)
-        saved = run.newest()
-    else:
+    if args.out:
         name = args.recipe or args.data
         if not name:
-            raise ValueError(f"say --recipe or --data; recipes: {', '.join(args.recipes)}")
-        recipe = resolve(name, pretraining=args.pretraining, **given)
-        run, saved = Run(args.out, recipe), None
-    batches, test, classes = data_of(run.recipe)
-    model = saved.model if saved else build(run.recipe, classes)
-    check_fit(model, next(iter(test))[0], run.recipe)
-    if args.out:
-        run = Run.create(
-            args.out, replace(run.recipe, T=model.T, threads=run.recipe.threads or get_threads())
-        )
-    at = saved.training["progress"] if saved else {"epoch": 0, "step": 0}
-    told(run, model, batches, at)
-    here, again = quote(str(run.folder)), f"python -m minispike {args.command} --resume"
-    try:
-        train(run, model, Prefetch(batches), Prefetch(test), saved=saved, progress=sys.stderr.isatty())
-    except KeyboardInterrupt as stop:
-        print(f"\nto go on: {again} {here}", file=sys.stderr)
-        raise stop
-    except FloatingPointError as error:
-        advice = (
-            "the last good checkpoint is kept; the same steps diverge again: begin another run, --lr lower"
-        )
-        raise FloatingPointError(f"{error}; {advice}") from error
-    print(f"done: {here}/metrics.csv, curves.png" + (", rates.png" if not args.pretraining else ""))
-    after = f"train --data {run.recipe.data} --model {run.recipe.model} --init {here} --out NEW"
-    print(f"next: python -m minispike {after if args.pretraining else f'evaluate {here}'}")
+            raise ValueError(f"say --recipe or --data: {', '.join(args.recipes)}")
+        return Run(args.out, resolve(name, args.recipes, **given)).absent(), None
+    if args.recipe or given.keys() - {"root"}:
+        other = ", ".join([*given, *(["recipe"] if args.recipe else [])])
+        raise ValueError(f"a resumed run keeps its recipe, for its schedule: leave out {other}")
+    run = Run.open(args.resume)
+    run.recipe = replace(run.recipe, **given)
+    return run, run.newest()
 
 
 def run_evaluate(args) -> None:
@@ -147,9 +151,7 @@ def run_evaluate(args) -> None:
         raise FileNotFoundError(f"{args.folder} has no checkpoint yet")
     model, at = saved.model, saved.training["progress"]
     if not isinstance(model, SpikingTransformer):
-        raise ValueError(
-            f"{args.folder} holds a pre-trained encoder: train --init {args.folder} makes use of it"
-        )
+        raise ValueError(f"{args.folder} holds a pre-trained encoder, for train --init {args.folder}")
     recipe = replace(run.recipe, root=args.root or run.recipe.root)
     _, test, _ = data_of(recipe)
     set_threads(recipe.threads)
@@ -160,9 +162,7 @@ def run_evaluate(args) -> None:
     if row and not at["step"]:
         found, noted = (loss, accuracy), (row["test_loss"], row["test_accuracy"])
         if found != noted:
-            raise ValueError(
-                f"metrics.csv has {noted[0]}, {noted[1]}: other data, threads or NumPy, or a damage"
-            )
+            raise ValueError(f"metrics.csv has {noted[0]}, {noted[1]}: is it other data, or another NumPy?")
         print("metrics.csv has the same, to the last bit")
 
 
@@ -173,17 +173,6 @@ def data_of(recipe: Recipe) -> tuple:
     settings = {name: getattr(recipe, name) for name in names}
     settings |= {"T": recipe.T or config.get("T", 16), "augment_events": bool(recipe.augment_events)}
     return open_data(recipe.data, recipe.root or None, size=config["img_size"], **settings)
-
-
-def told(run: Run, model, batches, at: dict) -> None:
-    """Say what is about to happen."""
-    recipe = run.recipe
-    print(f"{recipe.model}: {model.num_params():,} parameters, T = {recipe.T}; {recipe.threads} threads")
-    print(f"{recipe.data}: {len(batches.labels):,} samples in {len(batches):,} steps, {recipe.epochs} epochs")
-    if at["epoch"] == recipe.epochs:
-        print(f"{run.folder} is complete")
-    elif at["epoch"] or at["step"]:
-        print(f"{run.folder} goes on after epoch {at['epoch']}, step {at['step']} of the next")
 
 
 # ---------------------------------------------------------------- looking at models

@@ -40,7 +40,6 @@ def heads(n: int) -> dict:
 MODELS: dict[str, tuple[str, dict]] = {
     "spikformer_1_64_digits": ("spikformer", DIGITS | SMALL | heads(4)),
     "spikformer_2_64_fashion": ("spikformer", FASHION | MEDIUM | heads(4)),
-    "spikformer_2_64_fashiondvs": ("spikformer", FASHION_DVS | MEDIUM | heads(4)),
     # Spikformer (arXiv 2209.15425), table 4: CIFAR
     "spikformer_4_384_cifar10": ("spikformer", CIFAR10 | D4_384 | heads(12)),
     "spikformer_4_256_cifar10": ("spikformer", CIFAR10 | D4_256 | heads(8)),

@@ -24,7 +24,7 @@ def option(default, help: str):
 class Recipe:
     """One training, completely. ValueError for numbers that make no sense."""
 
-    model: str = option("", "a model's name; python -m minispike info --help lists none, list_models() all")
+    model: str = option("", "a model's name; import --help lists them")
     data: str = option("", "a data set's name")
     root: str = option("", "the data set's folder; without it, where it is usually found")
     objective: str = option(CLASSIFY, "what is learnt: classify, or masked (pre-training on hidden patches)")
@@ -61,6 +61,7 @@ class Recipe:
             ok = type(value) is kind or (kind is float and type(value) is int)
             expect(ok, f"{entry.name} must be a {entry.type}, got {value!r}")
         expect(self.model and self.data, "a recipe needs a model and data; a name from --recipe brings both")
+        expect(not (self.init and self.objective == MASKED), "init is for training, not for pre-training")
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
             expect(value in allowed, f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
@@ -102,20 +103,20 @@ RANGES = {
 
 # ---------------------------------------------------------------- by data set
 
-# Spikformer's CIFAR recipe (its code, cifar10.yml and train.py). Its ten last epochs, at min_lr, are left out.
+# Spikformer's CIFAR recipe (its code: cifar10.yml, train.py), without ten last epochs at min_lr.
 CIFAR = dict(
     epochs=300, batch_size=128, lr=5e-4, min_lr=1e-5, warmup=20, warmup_lr=1e-5, weight_decay=0.06,
     label_smoothing=0.1, flip=0.5, policy=0.5, mixup=0.5, mixup_until=200, erase=0.25,
 )  # fmt: skip
 
-# Its code for ImageNet (imagenet.yml) has RandAugment and CutMix, which we have not; ours in their place: random
-# resized crops, as everyone's. Batches of 24 on each of 8 GPUs there; 24 here.
+# Its code for ImageNet (imagenet.yml), but for RandAugment and CutMix, which we do not have. Ours in their
+# place: random resized crops. Its batch is 24 a GPU.
 IMAGENET = dict(
     epochs=300, batch_size=24, lr=5e-4, min_lr=1e-5, warmup=20, warmup_lr=1e-6, weight_decay=0.05,
     label_smoothing=0.1, flip=0.5, mixup=0.8, erase=0.25,
 )  # fmt: skip
 
-# Its code for CIFAR10-DVS (train.py): frames by number, one change alike on all frames. Its lr begins at 1e-5.
+# Its code for CIFAR10-DVS (train.py): frames by number, one change alike on all frames.
 EVENTS = dict(
     T=16, epochs=96, batch_size=16, lr=1e-3, min_lr=1e-5, warmup=10, warmup_lr=1e-5, weight_decay=0.06,
     label_smoothing=0.1, mixup=0.5, mixup_until=75,
@@ -136,13 +137,11 @@ RECIPES: dict[str, dict] = {
     "imagenet": IMAGENET | dict(model="spikformer_8_512_imagenet"),
     "cifar10dvs": EVENTS | dict(model="spikformer_2_256_cifar10dvs"),
     "gesture": EVENTS | dict(model="spikformer_2_256_gesture"),  # ours: as CIFAR10-DVS
-    "fashion-dvs": EVENTS
-    | SHORT
-    | dict(model="spikformer_2_64_fashiondvs", T=8, epochs=10, warmup=0, mixup=0.0, mixup_until=0),  # ours
+    "fashion-dvs": SHORT | dict(model="spikformer_2_64_fashiondvs", T=8, epochs=10),
 }  # fmt: skip
 
-# Pre-training by masked images: MAE's optimizer (arXiv 2111.06377), its lr at a batch of 256; the models, and
-# for the small sets the rates, are ours. Images are only moved, not mixed or erased.
+# Pre-training by masked images: MAE's optimizer (arXiv 2111.06377) and its lr at a batch of 256; for the
+# small sets the rates are ours. Images are only moved, not mixed or erased.
 PLAIN = dict(
     objective=MASKED, beta2=0.95, weight_decay=0.05, min_lr=0.0, label_smoothing=0.0, policy=0.0, mixup=0.0,
     mixup_until=0, erase=0.0,
@@ -156,12 +155,11 @@ PRETRAINING: dict[str, dict] = {
 }
 
 
-def resolve(name: str, *, pretraining: bool = False, **overrides) -> Recipe:
+def resolve(name: str, recipes: dict[str, dict] = RECIPES, **overrides) -> Recipe:
     """Return the recipe for a data set with some fields changed. ValueError for an unknown name.
 
-    overrides: Recipe's fields; `data` may be another set than the one the recipe was written for.
+    recipes: RECIPES or PRETRAINING, which adds to them.    overrides: Recipe's fields; `data` may be another
+    set than the one that the recipe was written for.
     """
-    known = PRETRAINING if pretraining else RECIPES
-    kind = "pre-training recipe" if pretraining else "recipe"
-    expect(name in known, f"no {kind} {name!r}; there are {', '.join(known)}")
-    return replace(Recipe(**{"data": name, **RECIPES[name], **known[name]}), **overrides)
+    expect(name in recipes, f"no recipe {name!r}; there are {', '.join(recipes)}")
+    return replace(Recipe(**{"data": name, **RECIPES[name], **recipes[name]}), **overrides)

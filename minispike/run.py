@@ -1,13 +1,14 @@
 """A run: a folder that holds one training, and survives whatever befalls the process.
 
     config.json                        the recipe
-    checkpoint.safetensors             model, optimizer, progress, generators: all that the next step depends on
+    checkpoint.safetensors             model, optimizer, progress, generators: all that the next step needs
     checkpoint.previous.safetensors    the one before it
     metrics.csv, rates.csv             a row an epoch, both written anew from the checkpoint's own history
     curves.png, rates.png              the same, drawn
 
-A batch depends on (seed, epoch, step) alone. So from a checkpoint taken between two steps a run goes on bit for
-bit as if it had never stopped: with the same number of threads, which the recipe keeps, on the same machine.
+A batch depends on (seed, epoch, step) alone. So from a checkpoint taken between two steps a run goes on bit
+for bit as if it had never stopped: with the same number of threads, which the recipe keeps, and on the same
+machine with the same NumPy.
 """
 
 from __future__ import annotations
@@ -37,21 +38,24 @@ class Run:
         self.previous = self.folder / "checkpoint.previous.safetensors"
         self.metrics, self.rates = self.folder / "metrics.csv", self.folder / "rates.csv"
 
+    def absent(self) -> Run:
+        """Return self. FileExistsError where the folder holds a run already."""
+        if (self.folder / "config.json").exists():
+            advice = f"go on with it by --resume {self.folder}, or choose another --out"
+            raise FileExistsError(f"{self.folder} holds a run: {advice}")
+        return self
+
     @classmethod
     def create(cls, folder: str | Path, recipe: Recipe) -> Run:
         """Make the folder and note the recipe. FileExistsError where a run is already."""
-        folder = Path(folder)
-        if (folder / "config.json").exists():
-            raise FileExistsError(
-                f"{folder} holds a run; --resume {folder} goes on with it, or choose another"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_durably(folder / "config.json", lambda path: path.write_text(recipe.to_json(), "utf-8"))
-        return cls(folder, recipe)
+        run = cls(folder, recipe).absent()
+        run.folder.mkdir(parents=True, exist_ok=True)
+        write_durably(run.folder / "config.json", lambda path: path.write_text(recipe.to_json(), "utf-8"))
+        return run
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """Return the run in a folder. FileNotFoundError where none is, FileFormatError for a foreign config."""
+        """Return a folder's run. FileNotFoundError where none is, FileFormatError for a foreign config."""
         path = Path(folder) / "config.json"
         if not path.is_file():
             raise FileNotFoundError(f"no run in {folder}: there is no {path}")

@@ -19,7 +19,7 @@ from .optim import SGD
 
 @dataclass
 class Progress:
-    """Where a training stands, between two steps. With the model and the optimizer: all that is needed to go on.
+    """Where a training stands between two steps: with model and optimizer, all that is needed to go on.
 
     epoch: how many are complete.    step, seen, sums, seconds: of the one that runs, its steps, samples,
     summed counts and time.    history: the records of the complete ones.
@@ -72,8 +72,8 @@ def fit(
     averaged over the samples; by default `classify`, with its label_smoothing.
     test: batches to evaluate on after each epoch.    on_epoch: sees each record.    on_step: sees how far
     training has come, after each step.
-    start: where to go on, with a model and an optimizer as they were then; it is moved along. Within an epoch,
-    batches(epoch, step) gives the pairs from that step on, and its len() stays the whole epoch's.
+    start: where to go on, with a model and an optimizer as they were then; it is moved along. Within an
+    epoch, batches(epoch, step) gives the pairs from that step on, and its len() stays the whole epoch's.
     Raises FloatingPointError, naming step and layer, as soon as the loss or a gradient is NaN or Inf.
     """
     keep_freed_memory()

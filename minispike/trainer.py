@@ -135,7 +135,7 @@ class Stop(KeyboardInterrupt):
 
 
 class Signals:
-    """Hold Ctrl-C, and the SIGTERM that schedulers send, until a step is complete; a second one acts at once."""
+    """Hold Ctrl-C, and a scheduler's SIGTERM, until a step is complete; a second one acts at once."""
 
     def __enter__(self) -> Signals:
         self.number = 0

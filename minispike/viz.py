@@ -178,10 +178,14 @@ def profile_bars(axes, rows) -> None:
 
 
 def curves(axes, history: list[dict]) -> None:
-    """Draw a training's records: the loss, and on a second of the axes the accuracy, of train and of test."""
+    """Draw a training's records: the loss, and on a second of the axes the accuracy, in train and in test.
+
+    What is called train is the mean over an epoch in which the model learns, on images as augmented and
+    against smoothed labels: it is often worse than test.
+    """
     epochs = [record["epoch"] for record in history]
     for ax, name, scale, unit in zip(axes, ("loss", "accuracy"), (1, 100), ("", ", %"), strict=False):
-        for key, color, label in ((name, BLUE, "train"), (f"test_{name}", ORANGE, "test")):
+        for key, color, label in ((name, BLUE, "train, while learning"), (f"test_{name}", ORANGE, "test")):
             if key in history[-1]:
                 values = [scale * record[key] for record in history]
                 ax.plot(
@@ -192,11 +196,11 @@ def curves(axes, history: list[dict]) -> None:
                     marker="o" if len(epochs) < 40 else "",
                     markersize=4,
                 )
-                last = f"{label} {values[-1]:.1f}" if unit else f"{label} {values[-1]:.2f}"
+                last = f"{label}: {values[-1]:.1f}" if unit else f"{label}: {values[-1]:.2f}"
                 ax.plot([], [], color=color, linewidth=2, label=last)
         ax.set(xlabel="epoch", ylabel=f"{name}{unit}")
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.legend(frameon=False)
+        ax.legend(frameon=False, loc="lower right" if unit else "upper right")
 
 
 def rate_bars(ax, rates: dict[str, float], before: dict[str, float], now: str, then: str) -> None:

@@ -12,13 +12,20 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "minispike"
 ORDER = ["backend", "autograd", "ops", "surrogate", "neuron", "fused", "visible", "nn", "blocks", "configs"]
 ORDER += ["models", "optim", "train", "masked", "energy", "profile", "torchfile", "checkpoint", "interop"]
+ORDER += ["recipes", "run", "trainer"]
 BESIDE = {
     "gradcheck": "nn",
     "viz": "nn",
     "__init__": "interop",
-    "__main__": "interop",
+    "__main__": "trainer",
 }  # how far each may look
-AND = {"__init__": {"gradcheck"}, "__main__": {"viz", "data_utils.digits"}}  # and at what else
+DATA = {"data_utils.digits", "data_utils.datasets", "data_utils.loader"}  # only the command line knows both
+AND = {
+    "__init__": {"gradcheck"},
+    "run": {"viz"},
+    "trainer": {"viz"},
+    "__main__": {"viz"} | DATA,
+}  # and what else
 
 
 def imports_of(path: Path) -> set[str]:
@@ -99,12 +106,9 @@ def lines_of_code(path: Path) -> int:
 def test_what_a_learner_reads_stays_small():
     files = list(SOURCE.rglob("*.py"))
     assert max(len(p.read_text(encoding="utf-8").splitlines()) for p in files) <= 300
-    path = [
-        p
-        for p in files
-        if p.relative_to(SOURCE).parts[0].removesuffix(".py") in ORDER[: ORDER.index("models") + 1]
-    ]
-    assert sum(map(lines_of_code, path)) < 2000 and sum(map(lines_of_code, files)) < 3500
+    learned = ORDER[: ORDER.index("models") + 1]
+    path = [p for p in files if p.relative_to(SOURCE).parts[0].removesuffix(".py") in learned]
+    assert sum(map(lines_of_code, path)) < 2000 and sum(map(lines_of_code, files)) < 3900
 
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,478 @@
+"""Runs: wherever they are cut off, they end bit for bit the same; and what is damaged is never believed."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_utils.digits import load_digits
+from data_utils.loader import Loader, Prefetch
+from data_utils.pipeline import Pipeline
+from minispike import backend, create_model, trainer
+from minispike.__main__ import main
+from minispike.checkpoint import load, read_safetensors, save, write_durably
+from minispike.optim import AdamW
+from minispike.recipes import PRETRAINING, RECIPES, Recipe, resolve
+from minispike.run import Run
+from minispike.torchfile import FileFormatError
+from minispike.train import Progress
+from minispike.trainer import Stop, build, train
+
+EPOCHS, STEPS = 2, 4
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """A run sets the number of threads; give it back."""
+    before = backend.get_threads()
+    yield
+    backend.set_threads(before)
+
+
+class Crash(Exception):
+    pass
+
+
+class Fragile(Loader):
+    """A training loader in which `accident` happens when (epoch, step) is asked for, once."""
+
+    moment, accident = None, None
+
+    def __call__(self, epoch, start=0):
+        steps = super().__call__(epoch, start)
+        for step in range(start, len(steps)):
+            if (epoch, step) == self.moment:
+                self.moment = None
+                self.accident()
+            yield steps[step]
+
+
+def crash():
+    raise Crash
+
+
+def small(objective="classify", **overrides) -> Recipe:
+    recipes = PRETRAINING if objective == "masked" else RECIPES
+    settings = {"epochs": EPOCHS, "batch_size": 16, "threads": 1, "save_seconds": 0.0, "T": 1, "mixup": 0.5}
+    model = {"model": "spikformer_v2_1_64_digits"} if objective == "masked" else {}
+    return resolve("digits", recipes, **settings | model | overrides)
+
+
+def loaders(recipe):
+    (images, labels), (test, test_labels) = load_digits()
+    n = 16 * STEPS - 5  # the last batch is smaller
+    augment = Pipeline(10, shift=recipe.shift, mixup=recipe.mixup)
+    train = Fragile(images[:n], labels[:n], recipe.batch_size, recipe.seed, augment=augment)
+    return train, Loader(test[:40], test_labels[:40], 16)
+
+
+def session(folder, recipe, moment=None, accident=crash):
+    """Begin a run, or go on with it, to its end or to the accident."""
+    run = Run.open(folder) if Path(folder).exists() else Run.create(folder, recipe)
+    saved = run.newest()
+    batches, test = loaders(recipe)
+    batches.moment, batches.accident = moment, accident
+    model = saved.model if saved else build(recipe, 10)
+    return train(run, model, batches, test, saved=saved, progress=False)
+
+
+def end_of(folder):
+    """All that a run leaves, but for the seconds."""
+    arrays, metadata = read_safetensors(Path(folder) / "checkpoint.safetensors")
+    training = json.loads(metadata["training"])
+    for record in training["progress"]["history"]:
+        assert record.pop("seconds") > 0
+    with (Path(folder) / "metrics.csv").open() as file:
+        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+    rates = Path(folder) / "rates.csv"
+    return arrays, training, rows, rates.read_text() if rates.exists() else None
+
+
+def alike(a, b) -> bool:
+    arrays = a[0].keys() == b[0].keys() and all(np.array_equal(a[0][name], b[0][name]) for name in a[0])
+    return arrays and a[1:] == b[1:]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run of each objective: what it leaves."""
+    ends = {}
+    for objective in ("classify", "masked"):
+        folder = tmp_path_factory.mktemp("whole") / objective
+        session(folder, small(objective))
+        ends[objective] = end_of(folder)
+    return ends
+
+
+# ---------------------------------------------------------------- bit for bit
+
+
+@pytest.mark.parametrize("objective", ["classify", "masked"])
+@pytest.mark.parametrize("moments", [[(0, 0)], [(0, 1), (0, 2), (1, 3)], [(1, 0)], [(1, 1)]], ids=str)
+def test_a_run_that_is_taken_up_anywhere_ends_as_if_it_had_never_stopped(tmp_path, whole, objective, moments):
+    for moment in moments:
+        with pytest.raises(Crash):
+            session(tmp_path / "run", small(objective), moment)
+    history = session(tmp_path / "run", small(objective))
+    assert alike(end_of(tmp_path / "run"), whole[objective])
+    assert [record["epoch"] for record in history] == [1, 2] and len(end_of(tmp_path / "run")[2]) == 2
+
+
+@pytest.mark.parametrize("what", ["moments", "step", "sums", "masks"])
+def test_what_is_forgotten_shows(tmp_path, whole, monkeypatch, what):
+    """The negative control: each part of a checkpoint is needed."""
+    objective = "masked" if what == "masks" else "classify"
+    with pytest.raises(Crash):
+        session(tmp_path / "run", small(objective), (1, 2))
+    if what == "moments":
+        monkeypatch.setattr(AdamW, "load_state_dict", lambda self, state: None)
+    elif what == "masks":
+        monkeypatch.setattr(trainer, "make_rng", lambda seed: np.random.default_rng(seed + 1))
+        read = Run.read
+
+        def forgetful(self, path):
+            saved = read(self, path)
+            saved.training["generators"]["masks"] = np.random.default_rng(0).bit_generator.state
+            return saved
+
+        monkeypatch.setattr(Run, "read", forgetful)
+    else:
+        lost = {"step": 0} if what == "step" else {"sums": {}, "seen": 0}
+        monkeypatch.setattr(trainer, "Progress", lambda **given: Progress(**given | (lost if given else {})))
+    session(tmp_path / "run", small(objective))
+    assert not alike(end_of(tmp_path / "run"), whole[objective])
+
+
+def test_a_finished_run_stays_as_it_is(tmp_path, whole):
+    session(tmp_path / "run", small())
+    before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    assert len(session(tmp_path / "run", small())) == EPOCHS
+    assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_checkpoints_come_as_often_as_the_recipe_says(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(Run, "save", lambda self, model, optimizer, at, generators: written.append(at.step))
+    session(tmp_path / "often", small())
+    assert written == 2 * [*range(1, STEPS + 1), 0]  # after each step, and after each epoch
+    written.clear()
+    session(tmp_path / "seldom", small(save_seconds=1e9))
+    assert written == [0, 0]
+
+
+# ---------------------------------------------------------------- killed
+
+COMMAND = "--recipe digits --T 1 --epochs 1 --batch-size 16 --threads 1 --save-seconds 0".split()
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "minispike", "train", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def steps_of(run: Run) -> int:
+    saved = run.newest()
+    return saved.training["progress"]["step"] if saved else 0
+
+
+def test_three_kills_change_nothing(tmp_path):
+    """Real processes and SIGKILL: no handler, no clean-up."""
+    assert main(["train", *COMMAND, "--out", str(tmp_path / "whole")]) == 0
+    stood = []
+    for i in range(3):
+        process = start(*(["--resume", tmp_path / "run"] if i else [*COMMAND, "--out", tmp_path / "run"]))
+        newest = tmp_path / "run" / "checkpoint.safetensors"
+        before = newest.stat().st_ino if newest.exists() else None
+        give_up = time.monotonic() + 60
+        while not newest.exists() or newest.stat().st_ino == before:
+            assert process.poll() is None and time.monotonic() < give_up, process.communicate()[0]
+            time.sleep(0.001)
+        time.sleep(0.02 * i)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        process.stdout.close()
+        stood.append(steps_of(Run.open(tmp_path / "run")))
+    assert 0 < stood[0] < stood[1] < stood[2] < 90
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert alike(end_of(tmp_path / "run"), end_of(tmp_path / "whole"))
+    assert not list((tmp_path / "run").glob("*.part"))
+
+
+def test_a_file_has_its_name_only_when_it_is_whole(tmp_path):
+    path, previous = tmp_path / "file", tmp_path / "before"
+    for text in ("one", "two", "three"):
+        write_durably(path, lambda unfinished, text=text: unfinished.write_text(text), previous)
+    assert path.read_text() == "three" and previous.read_text() == "two"
+
+    def half(unfinished):
+        unfinished.write_text("fo")
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        write_durably(path, half, previous)
+    assert path.read_text() == "three" and previous.read_text() == "two"
+
+
+def test_between_the_two_renames_the_older_checkpoint_is_there(tmp_path, whole, monkeypatch):
+    session(tmp_path / "run", small(epochs=1))
+    run = Run.open(tmp_path / "run")
+    replace_, calls = os.replace, []
+
+    def power_cut(source, target):
+        calls.append(Path(target).name)
+        if target == run.checkpoint:
+            raise Crash
+        replace_(source, target)
+
+    monkeypatch.setattr(os, "replace", power_cut)
+    saved = run.newest()
+    with pytest.raises(Crash):
+        run.save(saved.model, AdamW(saved.model.parameters()), Progress(), {})
+    assert calls == ["checkpoint.previous.safetensors", "checkpoint.safetensors"]
+    assert not run.checkpoint.exists() and run.newest().training == saved.training
+
+
+# ---------------------------------------------------------------- damaged, foreign
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_a_bit_of_the_progress(path):
+    whole = path.read_bytes()
+    at = whole.index(b"seen") + 9
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+
+
+def put_a_text(path):
+    path.write_text("not a checkpoint")
+
+
+def put_a_bare_model(path):
+    save(create_model("spikformer_1_64_digits"), path)
+
+
+@pytest.mark.parametrize("damage", [cut, flip_a_bit_of_the_progress, put_a_text, put_a_bare_model])
+def test_the_older_checkpoint_is_used_where_the_newest_is_damaged_or_foreign(tmp_path, whole, capsys, damage):
+    with pytest.raises(Crash):
+        session(tmp_path / "run", small(), (1, 2))
+    run = Run.open(tmp_path / "run")
+    assert run.newest().training["progress"]["step"] == 2
+    damage(run.checkpoint)
+    assert run.newest().training["progress"]["step"] == 1
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: ") and "going back to checkpoint.previous.safetensors" in warning
+    session(tmp_path / "run", small())
+    assert alike(end_of(tmp_path / "run"), whole["classify"])
+
+
+def test_without_a_good_checkpoint_nothing_is_begun_anew(tmp_path):
+    session(tmp_path / "run", small())
+    run = Run.open(tmp_path / "run")
+    put_a_text(run.checkpoint)
+    cut(run.previous)
+    with pytest.raises(FileFormatError, match=r"no checkpoint in .* can be used: .*not a readable .*; .*"):
+        run.newest()
+    run.previous.unlink()
+    put_a_bare_model(run.checkpoint)
+    with pytest.raises(FileFormatError, match="holds a model, but no training to go on with"):
+        run.newest()
+
+
+def test_another_runs_checkpoint_is_refused(tmp_path):
+    session(tmp_path / "a", small(epochs=1))
+    session(tmp_path / "b", small(epochs=1, lr=0.01))
+    a, b = Run.open(tmp_path / "a"), Run.open(tmp_path / "b")
+    with pytest.raises(FileFormatError, match="belongs to another run; the recipes differ in lr"):
+        a.read(b.checkpoint)
+    moved = Run(a.folder, replace(a.recipe, root="elsewhere"))  # the data may move
+    assert moved.read(a.checkpoint).training["progress"]["epoch"] == 1
+
+
+def test_a_checkpoint_is_a_models_file(tmp_path, capsys):
+    session(tmp_path / "run", small(epochs=1))
+    model = load(tmp_path / "run" / "checkpoint.safetensors")
+    arrays, _ = read_safetensors(tmp_path / "run" / "checkpoint.safetensors")
+    assert all(np.array_equal(arrays[name], array) for name, array in model.state_dict().items())
+    assert main(["info", str(tmp_path / "run" / "checkpoint.safetensors")]) == 0
+    assert "blocks.0.mixer.q" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- diverging, and being stopped
+
+
+def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
+    with np.errstate(all="ignore"):
+        code = main(["train", *COMMAND, "--lr", "1e30", "--out", str(tmp_path / "run")])
+    message = capsys.readouterr().err
+    assert code == 1 and message.startswith("error: training stopped at epoch 1, step")
+    assert "NaN or Inf first in the output of" in message and "lower --lr" in message
+    saved = Run.open(tmp_path / "run").newest()
+    assert 0 < saved.training["progress"]["step"] < 90
+    assert all(np.isfinite(array).all() for array in saved.model.state_dict().values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    run = Run.create(tmp_path / "run", small())
+    model = build(run.recipe, 10)
+    optimizer = AdamW(model.parameters())
+    run.save(model, optimizer, Progress(step=3), {})
+    model.head.weight.data[0, 0] = np.inf
+    with pytest.raises(FloatingPointError, match="epoch 1, step 4: NaN or Inf in head.weight"):
+        run.save(model, optimizer, Progress(step=4), {})
+    assert steps_of(run) == 0 if run.newest() is None else run.checkpoint.exists() and not run.previous.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_the_step_and_loses_nothing(tmp_path, whole, number):
+    recipe = small(save_seconds=1e9)
+    before = signal.getsignal(number)
+    with pytest.raises(Stop, match="epoch 2, step 3") as stop:
+        session(tmp_path / "run", recipe, (1, 2), lambda: os.kill(os.getpid(), number))
+    assert stop.value.number == number and signal.getsignal(number) == before
+    assert Run.open(tmp_path / "run").newest().training["progress"]["step"] == 3
+    session(tmp_path / "run", recipe)
+    arrays, _, rows, rates = end_of(tmp_path / "run")
+    assert alike((arrays, None, rows, rates), (whole["classify"][0], None, *whole["classify"][2:]))
+
+
+def test_a_signal_during_evaluation_stops_there(tmp_path, monkeypatch):
+    recipe = small(save_seconds=1e9)
+    seen = []
+
+    class Slow(Loader):
+        def prepared(self, indices):
+            seen.append(len(indices))
+            if len(seen) == 3:  # the first is the sample
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().prepared(indices)
+
+    run, (batches, test) = Run.create(tmp_path / "run", recipe), loaders(recipe)
+    with pytest.raises(Stop, match="epoch 1, step 4"):
+        train(run, build(recipe, 10), batches, Slow(test.source, test.labels, 8), progress=False)
+    assert len(seen) == 3 and run.newest().training["progress"]["step"] == STEPS
+    assert len(session(tmp_path / "run", recipe)) == EPOCHS
+
+
+def test_ctrl_c_on_the_command_line(tmp_path, capsys, monkeypatch):
+    step = AdamW.step
+
+    def third(self):
+        step(self)
+        if self.t == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(AdamW, "step", third)
+    folder = str(tmp_path / "a run")
+    assert main(["train", *COMMAND, "--out", folder]) == 130
+    message = capsys.readouterr().err
+    assert f"to go on: python -m minispike train --resume '{folder}'" in message
+    assert "stopped at epoch 1, step 3" in message
+    assert main(["train", "--resume", folder]) == 0
+    out = capsys.readouterr().out
+    assert "goes on after 0 epochs and 3 steps" in out and f"next: python -m minispike evaluate '{folder}'" in out
+
+
+# ---------------------------------------------------------------- the commands
+
+
+def test_train_and_evaluate(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(["train", *COMMAND, "--out", str(folder), "--epochs", "2", "--lr", "0.002"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].endswith("parameters, T = 1, 1 threads") and out[1] == "digits: 2 epochs of 90 batches of 16"
+    assert out[2].startswith("epoch 1/2   loss") and out[3].startswith("epoch 2/2")
+    config = Recipe.from_json((folder / "config.json").read_text())
+    assert (config.epochs, config.lr, config.T, config.gain) == (2, 0.002, 1, 2.0)
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json", "checkpoint.safetensors", "checkpoint.previous.safetensors", "metrics.csv", "rates.csv",
+        "curves.png", "rates.png",
+    }  # fmt: skip
+    assert all((folder / name).read_bytes()[:4] == b"\x89PNG" for name in ("curves.png", "rates.png"))
+    rows = Run.open(folder).read_metrics()
+    assert [row["epoch"] for row in rows] == [1, 2] and rows[1]["test_accuracy"] > 0.5
+    assert main(["evaluate", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert f"accuracy {rows[1]['test_accuracy']:.2%}" in out and "the same, to the last bit" in out
+    older = str(folder / "checkpoint.previous.safetensors")
+    assert main(["evaluate", str(folder), "--checkpoint", older]) == 0
+    assert "after epoch 1 of 2 and 90 steps" in capsys.readouterr().out
+    metrics = (folder / "metrics.csv").read_text()
+    last = metrics.splitlines()[-1].split(",")[-1]
+    (folder / "metrics.csv").write_text(metrics.replace(last, "0.5"))
+    assert main(["evaluate", str(folder)]) == 1 and "metrics.csv has" in capsys.readouterr().err
+
+
+def test_pretrain_and_begin_with_the_encoder(tmp_path, capsys):
+    encoder, folder = tmp_path / "p", tmp_path / "run"
+    short = ["--batch-size", "256", "--T", "1", "--epochs", "1", "--threads", "1"]
+    assert main(["pretrain", "--data", "digits", *short, "--out", str(encoder)]) == 0
+    out = capsys.readouterr().out
+    assert f"train --data digits --model spikformer_v2_1_64_digits --init {encoder}" in out
+    assert not (encoder / "rates.png").exists() and (encoder / "curves.png").exists()
+    model = ["--model", "spikformer_v2_1_64_digits", "--init", str(encoder), "--lr", "0", "--min-lr", "0"]
+    assert main(["train", "--data", "digits", *short, *model, "--out", str(folder)]) == 0
+    a, b = (Run.open(path).newest().model for path in (encoder, folder))
+    assert np.array_equal(a.blocks[0].mlp.fc1.map.weight.data, b.blocks[0].mlp.fc1.map.weight.data)
+    assert main(["evaluate", str(encoder)]) == 1
+    assert "holds a pre-trained encoder, for train --init" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "say either --out RUN, for a new run, or --resume RUN"),
+        (["--out", "x"], "say --recipe or --data: digits, fashion-mnist"),
+        (["--out", "x", "--resume", "y"], "say either --out"),
+        (["--resume", "nowhere"], "no run in nowhere"),
+        (["--resume", "y", "--lr", "1", "--epochs", "3"], "keeps its recipe, for its schedule: leave out epochs, lr"),
+        (["--out", "x", "--data", "digits", "--epochs", "0"], "epochs must lie in 1 … inf, got 0"),
+        (["--out", "x", "--data", "letters"], "no recipe 'letters'; there are digits"),
+        (["--out", "x", "--recipe", "digits", "--data", "letters"], "no data set 'letters'; there are digits"),
+        (["--out", "x", "--data", "digits", "--model", "spikformer_9"], "no model 'spikformer_9'"),
+        (["--out", "x", "--data", "digits", "--policy", "1"], "work on bytes"),
+        (
+            ["--out", "x", "--data", "digits", "--model", "spikformer_2_64_fashion"],
+            "spikformer_2_64_fashion takes images of 32×32×1, digits has 8×8×1: choose another --model",
+        ),
+        (["--out", "x", "--data", "digits", "--init", "nowhere"], "no file nowhere"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_a_folder_is_made(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path, capsys):
+    Run.create(tmp_path / "run", small())
+    assert main(["train", "--data", "digits", "--out", str(tmp_path / "run")]) == 1
+    assert "holds a run: go on with it by --resume" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "run")]) == 1
+    assert "has no checkpoint yet" in capsys.readouterr().err
+
+
+def test_every_field_is_an_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    told = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')} " in told for name in Recipe.__dataclass_fields__ if name != "objective")
+
+
+def test_prefetching_changes_no_run(tmp_path, whole):
+    recipe = small()
+    run, (images, labels) = Run.create(tmp_path / "run", recipe), load_digits()[0]
+    n, augment = 16 * STEPS - 5, Pipeline(10, shift=recipe.shift, mixup=recipe.mixup)
+    batches = Prefetch(Loader(images[:n], labels[:n], 16, recipe.seed, augment=augment))
+    train(run, build(recipe, 10), batches, loaders(recipe)[1], progress=False)
+    assert alike(end_of(tmp_path / "run"), whole["classify"])
