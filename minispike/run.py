@@ -71,7 +71,7 @@ class Run:
         for path, array in model.state_dict().items():
             if not bool(get_xp(array).isfinite(array).all()):
                 where = f"epoch {progress.epoch + 1}, step {progress.step}"
-                raise FloatingPointError(f"training stopped after {where}: NaN or Inf in {path}")
+                raise FloatingPointError(f"training stopped at {where}: NaN or Inf first in {path}")
         states = {name: rng.bit_generator.state for name, rng in generators.items()}
         training = {"recipe": asdict(self.recipe), "progress": asdict(progress), "generators": states}
         save(model, self.checkpoint, optimizer=optimizer, training=training, previous=self.previous)

@@ -1,12 +1,15 @@
 """Augmentations: against loops, against Pillow byte by byte, and by what must hold whatever is drawn."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from data_utils import policy
 from data_utils.augment import crop, erase, flip, mixup, normalise
-from data_utils.cifar import DEVIATION, MEAN, augment_cifar, prepare_cifar
+from data_utils.cifar import DEVIATION, MEAN, prepare_cifar
+from data_utils.pipeline import Pipeline
 from data_utils.policy import affine, equalize, five_ops, rotation, shear_x, translation
 
 FILL = (125, 123, 114)
@@ -259,14 +262,19 @@ def test_the_policy_repeats_and_takes_bytes_alone(images):
 
 def test_the_cifar_recipe(rng):
     images, labels = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 64)
-    x, targets = augment_cifar(images, labels, seeded(), 10)
+    recipe = Pipeline(10, standardise=prepare_cifar, fill=FILL, flip=0.5, policy=0.5, mixup=0.5, erase=0.25)
+    x, targets = recipe(images, labels, seeded())
     assert x.shape == images.shape and x.dtype == targets.dtype == "float32" and targets.shape == (64, 10)
     np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
     assert (targets > 0).sum(1).max() == 2
-    again = augment_cifar(images, labels, seeded(), 10)
+    again = recipe(images, labels, seeded())
     assert np.array_equal(again[0], x) and np.array_equal(again[1], targets)
-    x, targets = augment_cifar(images, labels, seeded(), 10, mix=False)
-    assert np.array_equal(targets, np.eye(10)[labels])
+    rng = seeded()  # the published code's order, by hand
+    by_hand = normalise(five_ops(flip(images, rng), rng, FILL), MEAN, DEVIATION)
+    by_hand, mixed = mixup(by_hand, labels, rng, 10)
+    assert np.array_equal(erase(by_hand, rng), x) and np.array_equal(mixed, targets)
+    x, targets = replace(recipe, mixup=0)(images, labels, seeded())
+    assert targets is labels
     plain = prepare_cifar(images)
     same = [(a == b).all() or (a == b[:, ::-1]).all() for a, b in zip(x, plain, strict=True)]
     assert 0.2 < np.mean(same) < 0.55  # (1 − ½)(1 − ¼) are at most mirrored

@@ -439,6 +439,21 @@ def test_cross_entropy_is_its_equation(rng, smoothing):
     check_grads(lambda z: ops.softmax_cross_entropy(z, labels, smoothing), z)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_cross_entropy_of_soft_targets_is_its_equation(rng, smoothing):
+    z, targets = rng.standard_normal((5, 4)), rng.dirichlet(np.ones(4), 5)
+    expected = 0.0
+    for row, target in zip(z, targets, strict=True):
+        total = sum(np.exp(value) for value in row)
+        for value, t in zip(row, target, strict=True):
+            expected -= (t * (1 - smoothing) + smoothing / 4) * np.log(np.exp(value) / total) / 5
+    assert abs(ops.softmax_cross_entropy(z, targets, smoothing).item() - expected) < 1e-12
+    check_grads(lambda z: ops.softmax_cross_entropy(z, targets, smoothing), z)
+    labels = rng.integers(0, 4, 5)
+    hard, soft = (ops.softmax_cross_entropy(z, y, smoothing).item() for y in (labels, np.eye(4)[labels]))
+    assert abs(hard - soft) < 1e-15
+
+
 def test_cross_entropy_of_huge_logits_is_finite():
     loss = ops.softmax_cross_entropy(np.array([[1e4, -1e4, 0.0]], "float32"), np.array([1]))
     assert loss.item() == 2e4

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from data_utils.batches import Batches
-from minispike import Parameter, create_model, evaluate, fit, ops
+from minispike import Parameter, Tensor, create_model, evaluate, fit, ops
 from minispike.optim import SGD, AdamW, cosine_with_warmup
+from minispike.train import Progress, count_correct
 
 from .test_blocks import lively
 
@@ -68,6 +69,45 @@ def test_cosine_with_warmup():
     assert abs(rate(10) - (0.2 + 0.4 * (1 + math.cos(math.pi * 0.1)))) < 1e-12  # the absolute epoch
     assert abs(rate(50) - 0.6) < 1e-12 and abs(rate(100) - 0.2) < 1e-12
     assert cosine_with_warmup(0, epochs=10, lr=3.0) == 3.0
+
+
+@pytest.mark.parametrize("make", [lambda p: SGD(p, 0.1, 0.9), lambda p: AdamW(p, 0.1)], ids=["SGD", "AdamW"])
+def test_an_optimizer_goes_on_from_its_state(rng, make):
+    """Three steps, or two and one more with a new optimizer that was given the state: the same, bit for bit."""
+    gradients = rng.standard_normal((3, 4))
+
+    def steps(optimizer, parameter, gradients):
+        for g in gradients:
+            parameter.grad = g
+            optimizer.step()
+        return optimizer
+
+    whole, cut, careless = (Parameter(np.ones(4)) for _ in range(3))
+    steps(make([whole]), whole, gradients)
+    first = steps(make([cut]), cut, gradients[:2])
+    first.lr = 0.05
+    state = {name: np.array(array) for name, array in first.state_dict().items()}
+    careless.data[...] = cut.data
+    again = make([cut])
+    again.load_state_dict(state)
+    assert again.lr == 0.05 and type(again.lr) is float
+    again.lr = 0.1
+    steps(again, cut, gradients[2:])
+    assert np.array_equal(cut.data, whole.data)
+    steps(make([careless]), careless, gradients[2:])  # the negative control
+    assert not np.array_equal(careless.data, whole.data)
+
+
+def test_an_optimizers_state_names_all_that_changes_and_refuses_anothers():
+    p, q = parameter(1.0, 2.0), parameter(1.0)
+    optimizer = AdamW([p, q])
+    optimizer.step()
+    state = optimizer.state_dict()
+    assert list(state) == ["lr", "t", "v.0", "v.1", "m.0", "m.1"] and state["t"] == 1
+    assert state["m.0"] is optimizer.m[0]
+    for other in (SGD([p, q]), AdamW([p]), AdamW([q, p])):
+        with pytest.raises(ValueError, match=f"not the state of such an {type(other).__name__}: see "):
+            other.load_state_dict(state)
 
 
 # ---------------------------------------------------------------- training
@@ -176,6 +216,55 @@ def test_a_step_that_blows_up_is_found():
     model = lively(create_model("spikformer_1_64_digits", num_classes=4, **SMALL), np.random.default_rng(0))
     with pytest.raises(FloatingPointError, match="training stopped at epoch"), np.errstate(all="ignore"):
         fit(model, SGD(model.parameters(), lr=1e38), Batches(*toy(), 8), epochs=3, progress=False)
+
+
+def test_training_goes_on_between_any_two_steps():
+    """fit is stopped after each of its six steps in turn, and taken up there."""
+    whole, history = train(2, schedule=lambda epoch: 1e-2 / (1 + epoch))
+
+    class Stop(Exception):
+        pass
+
+    class Rest(Batches):
+        def __call__(self, epoch, start=0):
+            steps = list(super().__call__(epoch))
+            return type(
+                "Steps", (), {"__len__": lambda _: len(steps), "__iter__": lambda _: iter(steps[start:])}
+            )()
+
+    for last in range(1, 7):
+        model = create_model("spikformer_1_64_digits", num_classes=4, **SMALL)
+        optimizer, at = AdamW(model.parameters(), 1e-2), Progress()
+        options = dict(epochs=2, schedule=lambda epoch: 1e-2 / (1 + epoch), start=at, progress=False)
+
+        def stop(at, last=last, optimizer=optimizer):
+            if optimizer.t == last:
+                raise Stop
+
+        with pytest.raises(Stop):
+            fit(model, optimizer, Rest(*toy(), 8), on_step=stop, **options)
+        assert (at.epoch, at.step, at.seen) == ((last - 1) // 3, (last - 1) % 3 + 1, 8 * ((last - 1) % 3 + 1))
+        again = fit(model, optimizer, Rest(*toy(), 8), **options)
+        assert all(np.array_equal(a, model.state_dict()[path]) for path, a in whole.state_dict().items())
+        assert [{**r, "seconds": 0} for r in again] == [{**r, "seconds": 0} for r in history]
+
+
+def test_soft_targets_train_and_are_counted_by_their_largest():
+    logits = Tensor(np.array([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]]))
+    assert count_correct(logits, np.array([[0.6, 0.4, 0.0], [0.6, 0.4, 0.0]])) == 1
+    assert count_correct(logits, np.array([0, 2])) == 2
+    images, labels = toy()
+    hard, soft = (
+        fit(
+            model, AdamW(model.parameters(), 1e-2), lambda epoch, y=y: [(images, y)], epochs=2, progress=False
+        )
+        for y, model in (
+            (y, create_model("spikformer_1_64_digits", num_classes=4, **SMALL))
+            for y in (labels, np.eye(4, dtype="float32")[labels])
+        )
+    )
+    assert [r["accuracy"] for r in hard] == [r["accuracy"] for r in soft]
+    np.testing.assert_allclose([r["loss"] for r in hard], [r["loss"] for r in soft], rtol=1e-5)
 
 
 def test_frames_train_as_well():

@@ -1,0 +1,223 @@
+"""Recipes are data that come back from JSON as they were, refuse nonsense, and fit their models and data."""
+
+import json
+import sys
+from dataclasses import asdict, fields, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from data_utils import datasets
+from data_utils.datasets import NAMES, open_data
+from data_utils.loader import Loader, Switch
+from data_utils.pipeline import Pipeline
+from minispike import __main__ as command
+from minispike.models import configuration
+from minispike.recipes import MASKED, PRETRAINING, RECIPES, Recipe, resolve
+from minispike.run import Run
+from minispike.trainer import build, check_fit
+
+SHAPES = {  # of one sample: height, width, channels; classes
+    "digits": (8, 8, 1, 10), "fashion-mnist": (32, 32, 1, 10), "mnist": (32, 32, 1, 10), "cifar10": (32, 32, 3, 10),
+    "cifar100": (32, 32, 3, 100), "tiny-imagenet": (64, 64, 3, 200), "imagenet": (224, 224, 3, 1000),
+    "cifar10dvs": (128, 128, 2, 10), "gesture": (128, 128, 2, 11), "fashion-dvs": (32, 32, 2, 10),
+}  # fmt: skip
+
+
+def test_there_is_a_recipe_for_every_data_set():
+    assert set(RECIPES) == set(NAMES) == set(SHAPES) and set(PRETRAINING) <= set(RECIPES)
+
+
+@pytest.mark.parametrize("recipes", [RECIPES, PRETRAINING], ids=["train", "pretrain"])
+def test_every_recipe_names_a_model_that_takes_its_data(recipes):
+    for name in recipes:
+        recipe = resolve(name, recipes)
+        config = configuration(recipe.model)
+        assert (config["img_size"], config["img_size"], config["in_channels"]) == SHAPES[name][:3], name
+        assert recipe.data == name and recipe.warmup < recipe.epochs and recipe.mixup_until < recipe.epochs
+        assert (recipe.objective == MASKED) == (recipes is PRETRAINING)
+
+
+@pytest.mark.parametrize(
+    "name", ["digits", "fashion-mnist", "cifar100", "cifar10dvs", "gesture", "fashion-dvs"]
+)
+def test_a_recipes_model_is_built_for_its_data(name):
+    *shape, classes = SHAPES[name]
+    recipe = replace(resolve(name), gain=1.5)
+    model = build(recipe, classes)
+    check_fit(model, np.zeros((3, *shape)), recipe)
+    assert model.head.out_channels == classes and model.T == (recipe.T or 4)
+    assert (model.stem.stages[0].norm.weight.data == 1.5).all()
+    with pytest.raises(ValueError, match=rf"{name} has 7×8×1: choose another --model"):
+        check_fit(model, np.zeros((3, 7, 8, 1)), recipe)
+
+
+def test_the_authors_numbers():
+    """Spikformer's cifar10.yml and train.py, line by line."""
+    recipe = resolve("cifar10")
+    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.min_lr) == (300, 128, 5e-4, 1e-5)
+    assert (recipe.warmup, recipe.warmup_lr, recipe.weight_decay) == (20, 1e-5, 0.06)
+    assert (recipe.label_smoothing, recipe.mixup, recipe.mixup_until) == (0.1, 0.5, 200)
+    assert (recipe.flip, recipe.policy, recipe.erase, recipe.gain) == (0.5, 0.5, 0.25, 1.0)
+    recipe = resolve("cifar10dvs")
+    assert (recipe.T, recipe.epochs, recipe.batch_size, recipe.lr) == (16, 96, 16, 1e-3)
+    assert (recipe.warmup, recipe.mixup, recipe.mixup_until, recipe.split_by) == (10, 0.5, 75, "number")
+
+
+# ---------------------------------------------------------------- JSON and options
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_comes_back_from_json(name):
+    recipe = resolve(name, lr=1 / 3, seed=7)
+    assert Recipe.from_json(recipe.to_json()) == recipe and recipe.lr == 1 / 3
+
+
+def test_json_that_is_no_recipe_is_refused(tmp_path):
+    known = asdict(resolve("digits"))
+    with pytest.raises(ValueError, match="a recipe has no momentum; it has T, augment_events"):
+        Recipe.from_json(json.dumps(known | {"momentum": 0.9}))
+    del known["lr"], known["seed"]
+    with pytest.raises(ValueError, match="this recipe lacks lr, seed"):
+        Recipe.from_json(json.dumps(known))
+    with pytest.raises(ValueError, match="a recipe is a JSON object, got a list"):
+        Recipe.from_json("[]")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config.json: Expecting property name"):
+        Run.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("epochs", 0, "epochs must lie in 1"),
+        ("epochs", 1.5, "epochs must be a int, got 1.5"),
+        ("lr", "fast", "lr must be a float, got 'fast'"),
+        ("lr", float("nan"), "lr must lie in 0"),
+        ("seed", True, "seed must be a int, got True"),
+        ("flip", 1.1, "flip must lie in 0 … 1, got 1.1"),
+        ("device", "tpu", "device must be one of cpu, cuda, got 'tpu'"),
+        ("objective", "win", "objective must be one of classify, masked"),
+        ("model", "", "a recipe needs a model and data"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        resolve("digits", **{field: value})
+
+
+def test_every_option_overrides_its_field(monkeypatch, tmp_path):
+    """Each field by its option, once: what arrives is a recipe with that field changed, and nothing else."""
+    began = []
+    monkeypatch.setattr(command, "data_of", lambda recipe: began.append(recipe) or 1 / 0)
+    changed = {"model": "saformer_1_64_digits", "data": "mnist", "root": "x", "init": "x", "split_by": "time",
+               "device": "cuda", "augment_events": 0}  # fmt: skip
+    for entry in fields(Recipe):
+        if entry.name == "objective":
+            continue
+        old = getattr(resolve("digits"), entry.name)
+        new = changed.get(entry.name, 0.125 if entry.type == "float" else 3)
+        arguments = ["--recipe", "digits", "--" + entry.name.replace("_", "-"), str(new)]
+        with pytest.raises(ZeroDivisionError):
+            command.main(["train", *arguments, "--out", str(tmp_path / "x")])
+        assert began[-1] == resolve("digits", **{entry.name: new}) and new != old
+
+
+# ---------------------------------------------------------------- data sets by name
+
+
+def test_digits_by_name():
+    train, test, classes = open_data("digits", batch_size=32, shift=0.3)
+    images, labels = train(0)[1]
+    assert (
+        images.shape == (32, 8, 8, 1)
+        and images.dtype == "float32"
+        and labels.shape == (32,)
+        and classes == 10
+    )
+    assert len(train) == 45 and sum(len(labels) for _, labels in test) == 360
+    plain = open_data("digits", batch_size=32)[0](0)[1][0]
+    assert not np.array_equal(images, plain) and np.array_equal(images, train(0)[1][0])
+
+
+def test_mixup_ends_when_the_recipe_says():
+    train, _, _ = open_data("digits", batch_size=32, mixup=0.5, mixup_until=2)
+    assert isinstance(train, Switch) and len(train) == 45
+    assert [train(epoch)[0][1].ndim for epoch in range(4)] == [2, 2, 1, 1]
+    mixed, plain = (open_data("digits", batch_size=32, mixup=mixup)[0] for mixup in (0.5, 0))
+    for epoch, loader in ((1, mixed), (2, plain)):
+        whole = list(loader(epoch))
+        for a, b in zip(train(epoch, 3), whole[3:], strict=True):  # from a step on, as well
+            assert np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1])
+    assert open_data("digits", batch_size=32, mixup=0.5)[0](99)[0][1].ndim == 2  # 0: to the end
+
+
+def test_cifar_by_name(monkeypatch, rng):
+    """The order of the published code; the policy on bytes, and the test images only standardised."""
+    images, labels = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8), np.arange(20) % 10
+    monkeypatch.setitem(
+        datasets.CIFAR, "cifar10", (lambda root: ((images, labels), (images[:5], labels[:5])), 10)
+    )
+    recipe = resolve("cifar10", batch_size=8)
+    train, test, _ = command.data_of(recipe)
+    assert isinstance(train, Switch) and train.epoch == 200
+    assert train.early.augment == replace(train.late.augment, mixup=0.5)
+    assert (train.late.augment.flip, train.late.augment.policy, train.late.augment.erase) == (0.5, 0.5, 0.25)
+    x, targets = train(0)[0]
+    assert x.dtype == "float32" and targets.shape == (8, 10) and x.shape == (8, 32, 32, 3)
+    assert np.array_equal(next(iter(test))[0], datasets.prepare_cifar(images[:5]))
+
+
+def test_image_folders_by_name(tmp_path, rng):
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    for part in ("train", "val"):
+        for name in ("cat", "dog", "eel"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(2):
+                pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+                image.fromarray(pixels).save(tmp_path / part / name / f"{i}.png")
+    train, test, classes = open_data(
+        "tiny-imagenet", str(tmp_path), batch_size=4, size=32, flip=0.5, policy=0.5
+    )
+    assert train(0)[0][0].shape == next(iter(test))[0].shape == (4, 32, 32, 3) and classes == 3
+    with pytest.raises(FileNotFoundError, match="say where its folders train and val are"):
+        open_data("imagenet", batch_size=4)
+
+
+def test_event_sets_are_asked_with_the_recipes_numbers(monkeypatch, rng):
+    asked = {}
+
+    def open_events(name, root, *, T, batch_size, seed, mixup, mixup_until, augment, split_by):
+        asked.update(locals())
+        frames, labels = rng.poisson(0.1, (T, 4, 128, 128, 2)).astype("float32"), np.arange(4)
+        return [(frames, labels)], [(frames, labels)]
+
+    monkeypatch.setitem(sys.modules, "data_utils.event_sets", SimpleNamespace(open_events=open_events))
+    recipe = resolve("gesture", T=3, root="here", split_by="time", augment_events=0)
+    _, test, classes = command.data_of(recipe)
+    assert classes == 11 and test[0][0].shape[:2] == (3, 4)
+    expected = dict(name="gesture", root="here", T=3, batch_size=16, seed=0, mixup=0.5, mixup_until=75)
+    assert asked.items() >= (expected | dict(augment=False, split_by="time")).items()
+    check_fit(build(recipe, classes), test[0][0], recipe)
+
+
+def test_a_pipeline_does_nothing_that_it_is_not_told(rng):
+    images, labels = rng.standard_normal((6, 8, 8, 1)).astype("float32"), np.arange(6)
+    x, targets = Pipeline(10)(images, labels, rng)
+    assert np.array_equal(x, images) and targets is labels
+    with pytest.raises(ValueError, match="the policy's operations work on bytes"):
+        Pipeline(10, policy=0.5)
+
+
+def test_a_loader_starts_at_any_step_and_makes_nothing_before(rng):
+    asked = []
+
+    class Source(list):
+        def __getitem__(self, indices):
+            asked.extend(indices)
+            return np.asarray(indices)
+
+    loader = Loader(Source(range(10)), np.arange(10), 3)
+    rest = loader(5, 2)
+    assert len(rest) == 4 and len(list(rest)) == 2 and asked == rest.order[6:].tolist()
