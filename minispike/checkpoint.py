@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from zlib import crc32
 
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialise
 
 from .backend import HOST, Array, to_host
 from .masked import MaskedAutoencoder, build_masked
@@ -68,7 +67,7 @@ def save(
     metadata = {"format": "minispike", "config": json.dumps(model.config, default=_encode)}
     metadata["training"] = json.dumps(training) if training else ""
     metadata["crc32"] = checksum(arrays, metadata["training"])
-    write_durably(path, lambda unfinished: save_file(arrays, unfinished, metadata=metadata), previous)
+    write_durably(path, serialise(arrays, metadata), previous)
 
 
 def load(path: str | Path) -> SpikingTransformer | MaskedAutoencoder:
@@ -120,16 +119,17 @@ def load_encoder(model: SpikingTransformer, source: MaskedAutoencoder | str | Pa
 # ---------------------------------------------------------------- files
 
 
-def write_durably(path: str | Path, write: Callable[[Path], None], previous: Path | None = None) -> None:
-    """Have write(unfinished) make a file, and give it the name `path` when all of it is on the disk.
+def write_durably(path: str | Path, content: bytes, previous: Path | None = None) -> None:
+    """Write a file, and give it the name `path` only when all of it is on the disk.
 
     At any moment, a kill or a loss of power included, `path` is the old file, the new one, or with `previous`
     for an instant missing, and then `previous` is the old one. A piece is only ever called <name>.part.
     """
     path = Path(path)
     unfinished = path.with_name(path.name + ".part")
-    write(unfinished)
-    with unfinished.open("rb+") as file:
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
         os.fsync(file.fileno())  # the bytes before the name
     if previous and path.exists():
         os.replace(path, previous)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import csv
 import sys
 from dataclasses import asdict
-from functools import partial
+from io import BytesIO, StringIO
 from pathlib import Path
 
 from . import viz
@@ -50,7 +50,7 @@ class Run:
         """Make the folder and note the recipe. FileExistsError where a run is already."""
         run = cls(folder, recipe).absent()
         run.folder.mkdir(parents=True, exist_ok=True)
-        write_durably(run.folder / "config.json", lambda path: path.write_text(recipe.to_json(), "utf-8"))
+        write_durably(run.folder / "config.json", recipe.to_json().encode())
         return run
 
     @classmethod
@@ -116,7 +116,11 @@ class Run:
         rates = [{"epoch": record["epoch"], **record["rates"]} for record in history if "rates" in record]
         for path, rows in ((self.metrics, plain), (self.rates, rates)):
             if rows:
-                write_durably(path, partial(_write_csv, rows))
+                text = StringIO(newline="")
+                writer = csv.DictWriter(text, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+                write_durably(path, text.getvalue().encode())
 
     def read_metrics(self) -> list[dict[str, float]]:
         """Return the rows of metrics.csv; none where there is none yet."""
@@ -139,11 +143,6 @@ class Run:
             )
             pictures["rates.png"] = fig
         for name, fig in pictures.items():
-            write_durably(self.folder / name, partial(fig.savefig, format="png"))
-
-
-def _write_csv(rows: list[dict], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+            image = BytesIO()
+            fig.savefig(image, format="png")
+            write_durably(self.folder / name, image.getvalue())

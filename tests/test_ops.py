@@ -466,6 +466,10 @@ def test_cross_entropy_refuses_bad_labels(rng):
         (np.array([0.0, 1.0, 2.0]), "integer labels .* float64"),
         (np.array([0, 1, 4]), "labels run from 0 to 4"),
         (np.array([0, -1, 2]), "labels run from -1 to 2"),
+        (np.ones((3, 4)), "their rows sum to 1 up to 3.0"),
+        (np.array([[1.5, -0.5, 0, 0]] * 3), "soft targets go down to -0.5"),
+        (np.eye(3), r"float targets \[B, K\], got logits \[3, 4\] and labels \[3, 3\]"),
+        (np.eye(4, dtype=int)[:3], "of int64"),
     ]:
         with pytest.raises(ValueError, match=message):
             ops.softmax_cross_entropy(z, labels)

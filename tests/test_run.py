@@ -216,18 +216,19 @@ def test_three_kills_change_nothing(tmp_path):
     assert not list((tmp_path / "run").glob("*.part"))
 
 
-def test_a_file_has_its_name_only_when_it_is_whole(tmp_path):
+def test_a_file_has_its_name_only_when_it_is_whole(tmp_path, monkeypatch):
     path, previous = tmp_path / "file", tmp_path / "before"
-    for text in ("one", "two", "three"):
-        write_durably(path, lambda unfinished, text=text: unfinished.write_text(text), previous)
+    for text in (b"one", b"two", b"three"):
+        write_durably(path, text, previous)
     assert path.read_text() == "three" and previous.read_text() == "two"
 
-    def half(unfinished):
-        unfinished.write_text("fo")
+    def full(descriptor):
+        assert (tmp_path / "file.part").read_text() == "four"  # all of it, before its name
         raise OSError("no space left")
 
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
-        write_durably(path, half, previous)
+        write_durably(path, b"four", previous)
     assert path.read_text() == "three" and previous.read_text() == "two"
 
 
@@ -408,8 +409,8 @@ def test_train_and_evaluate(tmp_path, capsys):
     config = Recipe.from_json((folder / "config.json").read_text())
     assert (config.epochs, config.lr, config.T, config.gain) == (2, 0.002, 1, 2.0)
     assert {path.name for path in folder.iterdir()} == {
-        "config.json", "checkpoint.safetensors", "checkpoint.previous.safetensors", "metrics.csv", "rates.csv",
-        "curves.png", "rates.png",
+        "config.json", "checkpoint.safetensors", "checkpoint.previous.safetensors",
+        "metrics.csv", "rates.csv", "curves.png", "rates.png",
     }  # fmt: skip
     assert all((folder / name).read_bytes()[:4] == b"\x89PNG" for name in ("curves.png", "rates.png"))
     rows = Run.open(folder).read_metrics()

@@ -1,6 +1,7 @@
 """Optimizers against their equations, the schedule, and training: it learns, repeats, and stops in time."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -71,7 +72,9 @@ def test_cosine_with_warmup():
     assert cosine_with_warmup(0, epochs=10, lr=3.0) == 3.0
 
 
-@pytest.mark.parametrize("make", [lambda p: SGD(p, 0.1, 0.9), lambda p: AdamW(p, 0.1)], ids=["SGD", "AdamW"])
+@pytest.mark.parametrize(
+    "make", [partial(SGD, lr=0.1, momentum=0.9), partial(AdamW, lr=0.1)], ids=["SGD", "AdamW"]
+)
 def test_an_optimizer_goes_on_from_its_state(rng, make):
     """Three steps, or two and one more with a new optimizer that was given the state: the same, bit for bit."""
     gradients = rng.standard_normal((3, 4))
