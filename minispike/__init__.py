@@ -9,8 +9,8 @@ Reading order, simple to hard; a file imports only from what stands above it:
     neuron       LIF over time, and BPTT by hand        masked    pre-training on masked images
     nn           layers, and the one brick: Spiking     energy    operations, rates and joules, counted
 
-Beside them stand gradcheck (proofs), viz (pictures), visible (which patches exist), and for files torchfile,
-checkpoint and interop.
+Beside them stand gradcheck (proofs), viz (pictures), visible (which patches exist), for files torchfile,
+checkpoint and interop, and for the command line recipes, run (a folder that survives) and trainer.
 
 Shapes, everywhere: T time steps, B batch, H×W grid, C channels, N = H·W tokens, D model width, h heads,
 d = D/h. Time first, channels last: images [B, H, W, C], stem maps [T, B, H, W, C], tokens [T, B, N, D].

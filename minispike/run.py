@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -27,6 +28,11 @@ from .optim import AdamW
 from .recipes import Recipe
 from .torchfile import FileFormatError
 from .train import Progress
+
+try:
+    import fcntl
+except ImportError:  # Windows: there nothing keeps a second process out
+    fcntl = None
 
 
 class Run:
@@ -63,6 +69,17 @@ class Run:
             return cls(folder, Recipe.from_json(path.read_text("utf-8")))
         except ValueError as error:
             raise FileFormatError(f"{path}: {error}") from error
+
+    @contextmanager
+    def locked(self):
+        """Hold the run for this process, and no longer than it lives. BlockingIOError if another has it."""
+        with (self.folder / "config.json").open("rb") as file:
+            try:
+                if fcntl:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BlockingIOError(f"another process is training in {self.folder}") from error
+            yield
 
     # ------------------------------------------------------------ checkpoints
 

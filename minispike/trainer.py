@@ -63,7 +63,8 @@ def train(
     """Train a run's model to the end, from the beginning or from what `newest` gave; return the records.
 
     model: as `build` makes it, or saved.model.    batches, test: as `fit` takes them.
-    Raises Stop on Ctrl-C, FloatingPointError where training diverges: the last good checkpoint stays.
+    Raises Stop on Ctrl-C, FloatingPointError where training diverges: the last good checkpoint stays;
+    BlockingIOError where another process is at it.
     """
     recipe, at, generators = run.recipe, Progress(), {"masks": make_rng(run.recipe.seed)}
     set_threads(recipe.threads)
@@ -78,7 +79,7 @@ def train(
         run.write_books(at.history)  # a kill may have come between the checkpoint and the books
     rate = {"epochs": recipe.epochs, "lr": recipe.lr, "min_lr": recipe.min_lr}
     rate |= {"warmup": recipe.warmup, "warmup_lr": recipe.warmup_lr}
-    with Signals() as signals:
+    with run.locked(), Signals() as signals:
         keeper = Keeper(run, model, optimizer, generators, at, signals)
         options = {"epochs": recipe.epochs, "schedule": partial(cosine_with_warmup, **rate), "start": at}
         options |= {"on_step": keeper.on_step, "on_epoch": keeper.on_epoch, "progress": progress}

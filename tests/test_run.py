@@ -485,6 +485,16 @@ def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path, capsys):
     assert "has no checkpoint yet" in capsys.readouterr().err
 
 
+def test_two_processes_do_not_train_in_one_folder(tmp_path, capsys):
+    pytest.importorskip("fcntl")
+    run = Run.create(tmp_path / "run", small())
+    with run.locked():
+        assert main(["train", "--resume", str(run.folder)]) == 1
+    assert f"another process is training in {run.folder}" in capsys.readouterr().err
+    with run.locked():  # free again
+        assert not run.checkpoint.exists()
+
+
 def test_the_help_names_every_field(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
