@@ -21,14 +21,13 @@ from .mnist import load_fashion_mnist, load_mnist
 from .pipeline import Pipeline
 
 STANDARDISED: dict[str, Callable] = {
-    "digits": lambda root: load_digits(),
     "fashion-mnist": load_fashion_mnist,
     "mnist": load_mnist,
 }  # of ten classes
 CIFAR = {"cifar10": (load_cifar10, 10), "cifar100": (load_cifar100, 100)}
 FOLDERS = ("tiny-imagenet", "imagenet")
 EVENTS = {"cifar10dvs": 10, "gesture": 11, "fashion-dvs": 10}  # name: classes
-NAMES = (*STANDARDISED, *CIFAR, *FOLDERS, *EVENTS)
+NAMES = ("digits", *STANDARDISED, *CIFAR, *FOLDERS, *EVENTS)
 
 
 def open_data(
@@ -57,6 +56,9 @@ def open_data(
         raise ValueError(f"no data set {name!r}; there are {', '.join(NAMES)}")
     mix = {"mixup": mixup, "mixup_until": mixup_until}
     if name in EVENTS:
+        odd = [key for key, value in augmentation.items() if value]
+        if odd:
+            raise ValueError(f"event frames have their own changes, and no {', '.join(odd)}")
         from .event_sets import open_events
 
         settings = dict(T=T, batch_size=batch_size, seed=seed, augment=augment_events, split_by=split_by)
@@ -72,6 +74,10 @@ def open_data(
 
 def _open_images(name: str, root: str | None, size: int) -> tuple:
     """Return (images, labels) to train and to test, what prepares images for a test, and a bare Pipeline."""
+    if name == "digits":
+        if root is not None:
+            raise ValueError(f"the digits come with scikit-learn: there is nothing to read in {root}")
+        return *load_digits(), None, Pipeline(10)
     if name in STANDARDISED:
         return *STANDARDISED[name](root), None, Pipeline(10)
     if name in CIFAR:

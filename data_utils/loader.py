@@ -90,7 +90,6 @@ class Switch:
 
     def __init__(self, early: Loader, late: Loader, epoch: int):
         self.early, self.late, self.epoch = early, late, epoch
-        self.labels = early.labels
 
     def __len__(self) -> int:
         return len(self.early)

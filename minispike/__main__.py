@@ -9,6 +9,8 @@ from dataclasses import fields, replace
 from math import ceil
 from shlex import quote
 
+from tqdm import tqdm
+
 from data_utils.datasets import NAMES, open_data
 from data_utils.digits import load_digits
 from data_utils.loader import Prefetch
@@ -69,9 +71,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (FileFormatError, ImportError, ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt as stop:
-        print(f"\nstopped{f' at {stop}' if str(stop) else ''}", file=sys.stderr)
-        return 128 + (stop.number if isinstance(stop, Stop) else 2)  # as shells count: 130 for Ctrl-C
+    except Stop as stop:  # who raised it has said what to do
+        return 128 + stop.number  # as shells count: 130 for Ctrl-C, 143 for SIGTERM
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -105,14 +109,17 @@ def run_training(args) -> None:
         run = Run.create(args.out, replace(run.recipe, T=model.T, threads=threads))
     recipe, here = run.recipe, quote(str(run.folder))
     print(f"{recipe.model}: {model.num_params():,} parameters, T = {recipe.T}, {recipe.threads} threads")
-    print(f"{recipe.data}: {recipe.epochs} epochs of {len(batches):,} batches of {recipe.batch_size}")
+    print(
+        f"{recipe.data}: {len(batches):,} steps of {recipe.batch_size} samples an epoch; epochs: {recipe.epochs}"
+    )
     if saved:
         at = saved.training["progress"]
         print(f"{run.folder} goes on after {at['epoch']} epochs and {at['step']} steps")
     try:
         train(run, model, Prefetch(batches), Prefetch(test), saved=saved, progress=sys.stderr.isatty())
-    except KeyboardInterrupt:
-        print(f"\nto go on: python -m minispike {args.command} --resume {here}", file=sys.stderr)
+    except Stop as stop:
+        again = f"python -m minispike {args.command} --resume {here}"
+        print(f"\nstopped at {stop}, and saved; to go on: {again}", file=sys.stderr)
         raise
     except FloatingPointError as error:
         advice = "the last good checkpoint is kept, but the same steps diverge again: try a lower --lr"
@@ -155,7 +162,8 @@ def run_evaluate(args) -> None:
     recipe = replace(run.recipe, root=args.root or run.recipe.root)
     _, test, _ = data_of(recipe)
     set_threads(recipe.threads)
-    loss, accuracy = evaluate(model.to(recipe.device), Prefetch(test))
+    bar = tqdm(Prefetch(test), desc="test", leave=False, disable=None)  # None: only on a terminal
+    loss, accuracy = evaluate(model.to(recipe.device), bar)
     moment = f"epoch {at['epoch']} of {recipe.epochs}" + (f" and {at['step']} steps" if at["step"] else "")
     print(f"after {moment}: test loss {loss:.4f}, accuracy {accuracy:.2%}")
     row = next((row for row in run.read_metrics() if row["epoch"] == at["epoch"]), None)

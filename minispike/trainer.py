@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
+
 from . import viz
 from .backend import make_rng, set_threads, to_device
 from .checkpoint import Saved, load_all, load_encoder
@@ -86,7 +88,7 @@ def train(
         if recipe.objective == MASKED:
             return pretrain(model, optimizer, batches, rng=generators["masks"], **options)
         keeper.sample = to_device(next(iter(test))[0][..., :SAMPLE, :, :, :], recipe.device)
-        test, smoothing = Watched(test, lambda: keeper.stop_here(at)), recipe.label_smoothing
+        test, smoothing = Watched(test, lambda: keeper.stop_here(at), progress), recipe.label_smoothing
         return fit(model, optimizer, batches, label_smoothing=smoothing, test=test, **options)
 
 
@@ -153,13 +155,13 @@ class Signals:
 
 
 class Watched:
-    """The same batches, with a look before each: a place to stop between two."""
+    """Test batches with a bar, and a look before each: a place to stop between two."""
 
-    def __init__(self, batches: Iterable, look: Callable[[], None]):
-        self.batches, self.look = batches, look
+    def __init__(self, batches: Iterable, look: Callable[[], None], progress: bool):
+        self.batches, self.look, self.progress = batches, look, progress
 
     def __iter__(self):
-        for pair in self.batches:
+        for pair in tqdm(self.batches, desc="test", leave=False, disable=not self.progress):
             self.look()
             yield pair
 

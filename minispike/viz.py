@@ -213,10 +213,8 @@ def rate_bars(ax, rates: dict[str, float], before: dict[str, float], now: str, t
     percent, earlier = ([100 * each[path] for path in rates] for each in (rates, before))
     ax.barh(places, percent, color=[PARTS[part] for part in parts])
     ax.scatter(earlier, places, marker="|", s=120, color=INK, label=then)
-    for place, value, other in zip(places, percent, earlier, strict=True):
-        ax.annotate(
-            f"{value:.1f}", (max(value, other), place), (6, 0), textcoords="offset points", va="center"
-        )
+    for place, value in zip(places, percent, strict=True):  # in a column at the right
+        ax.text(1, place, f"{value:.1f}", transform=ax.get_yaxis_transform(), ha="right", va="center")
     for part in dict.fromkeys(parts):
         ax.barh(0, 0, color=PARTS[part], label=f"{part}, {now}")
     ax.set_yticks(places, [path.removesuffix(".neuron").removeprefix("blocks.") for path in rates])

@@ -386,8 +386,8 @@ def test_ctrl_c_on_the_command_line(tmp_path, capsys, monkeypatch):
     folder = str(tmp_path / "a run")
     assert main(["train", *COMMAND, "--out", folder]) == 130
     message = capsys.readouterr().err
-    assert f"to go on: python -m minispike train --resume '{folder}'" in message
-    assert "stopped at epoch 1, step 3" in message
+    again = f"python -m minispike train --resume '{folder}'"
+    assert f"stopped at epoch 1, step 3, and saved; to go on: {again}" in message
     assert main(["train", "--resume", folder]) == 0
     out = capsys.readouterr().out
     assert (
@@ -404,7 +404,7 @@ def test_train_and_evaluate(tmp_path, capsys):
     assert main(["train", *COMMAND, "--out", str(folder), "--epochs", "2", "--lr", "0.002"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].endswith("parameters, T = 1, 1 threads")
-    assert out[1] == "digits: 2 epochs of 45 batches of 32"
+    assert out[1] == "digits: 45 steps of 32 samples an epoch; epochs: 2"
     assert out[2].startswith("epoch 1/2   loss") and out[3].startswith("epoch 2/2")
     config = Recipe.from_json((folder / "config.json").read_text())
     assert (config.epochs, config.lr, config.T, config.gain) == (2, 0.002, 1, 2.0)
@@ -461,6 +461,11 @@ def test_pretrain_and_begin_with_the_encoder(tmp_path, capsys):
         ),
         (["--out", "x", "--data", "digits", "--model", "spikformer_9"], "no model 'spikformer_9'"),
         (["--out", "x", "--data", "digits", "--policy", "1"], "work on bytes"),
+        (["--out", "x", "--data", "digits", "--root", "y"], "nothing to read in y"),
+        (
+            ["--out", "x", "--data", "gesture", "--flip", "0.5"],
+            "event frames have their own changes, and no flip",
+        ),
         (
             ["--out", "x", "--data", "digits", "--model", "spikformer_2_64_fashion"],
             "spikformer_2_64_fashion takes images of 32×32×1, digits has 8×8×1: choose another --model",

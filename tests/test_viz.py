@@ -52,6 +52,50 @@ def test_a_figure_is_drawn_and_saved(tmp_path, monkeypatch, rng, capsys):
     assert path.read_bytes()[:4] == b"\x89PNG" and "figure: figures" in capsys.readouterr().out
 
 
+def history(n):
+    """n records as training makes them."""
+    keys = ("loss", "accuracy", "test_loss", "test_accuracy")
+    rates = {"stem.stages.0.neuron": 0.2, "blocks.0.mixer.attention": 0.1, "blocks.0.mlp.fc1.neuron": 0.3}
+    return [
+        {"epoch": i, **{key: 1 / (i + j) for j, key in enumerate(keys)}, "rates": rates} for i in range(1, n)
+    ]
+
+
+@pytest.mark.parametrize("n", [2, 50])
+def test_the_curves_of_a_training(n, tmp_path):
+    fig, axes = viz.figure(1, 2)
+    viz.curves(axes, history(n))
+    for ax, name, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
+        train, test = ax.get_lines()[0], ax.get_lines()[2]
+        assert ax.get_xlabel() == "epoch" and ax.get_ylabel().startswith(name)
+        for line, key in ((train, name), (test, f"test_{name}")):
+            assert list(line.get_ydata()) == [scale * record[key] for record in history(n)]
+        labels = [text.get_text() for text in ax.get_legend().get_texts()]
+        assert labels[0].startswith("train, while learning: ") and labels[1].startswith("test: ")
+    fig.savefig(tmp_path / "curves.png")
+
+
+def test_the_curve_of_a_pretraining_has_no_test():
+    _, ax = viz.figure()
+    viz.curves([ax], [{"epoch": 1, "loss": 0.5}])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["train, while learning: 0.50"]
+
+
+def test_rates_are_bars_with_a_mark_for_before(tmp_path):
+    fig, ax = viz.figure()
+    rates = history(2)[0]["rates"]
+    viz.rate_bars(ax, rates, dict.fromkeys(rates, 0.05), "epoch 9", "epoch 1")
+    np.testing.assert_allclose([bar.get_width() for bar in ax.patches[:3]], [20, 10, 30])
+    assert [text.get_text() for text in ax.get_yticklabels()] == [
+        "stem.stages.0",
+        "0.mixer.attention",
+        "0.mlp.fc1",
+    ]
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["epoch 1", "stem, epoch 9", "mixer, epoch 9", "mlp, epoch 9"]
+    fig.savefig(tmp_path / "rates.png")
+
+
 def test_without_matplotlib_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'minispike\[lessons\]'"):
