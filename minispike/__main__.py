@@ -88,15 +88,15 @@ def add_training(parser: argparse.ArgumentParser, recipes: dict) -> None:
     parser.add_argument("--out", metavar="RUN", help="the new run's folder")
     again = "go on with a run as it is: with more epochs, or another lr, its schedule would be another"
     parser.add_argument("--resume", metavar="RUN", help=again)
-    parser.add_argument(
-        "--recipe", choices=list(recipes), help="where all else comes from; by default --data"
-    )
+    names = f"where all else comes from, by default --data: {', '.join(recipes)}"
+    parser.add_argument("--recipe", metavar="NAME", choices=list(recipes), help=names)
+    group = parser.add_argument_group("fields of the recipe, to change it")
     for entry in fields(Recipe):
-        if entry.name != "objective":
-            kind = KINDS[entry.type]
-            text = entry.metadata["help"] + (f": {', '.join(NAMES)}" if entry.name == "data" else "")
+        if entry.name != "objective":  # the command says it
+            kind, text = KINDS[entry.type], entry.metadata["help"]
+            text += f": {', '.join(NAMES)}" if entry.name == "data" else ""
             metavar = {int: "N", float: "X", str: "NAME"}[kind]
-            parser.add_argument("--" + entry.name.replace("_", "-"), type=kind, metavar=metavar, help=text)
+            group.add_argument("--" + entry.name.replace("_", "-"), type=kind, metavar=metavar, help=text)
 
 
 def run_training(args) -> None:
@@ -109,12 +109,11 @@ def run_training(args) -> None:
         run = Run.create(args.out, replace(run.recipe, T=model.T, threads=threads))
     recipe, here = run.recipe, quote(str(run.folder))
     print(f"{recipe.model}: {model.num_params():,} parameters, T = {recipe.T}, {recipe.threads} threads")
-    print(
-        f"{recipe.data}: {len(batches):,} steps of {recipe.batch_size} samples an epoch; epochs: {recipe.epochs}"
-    )
+    steps = f"{len(batches):,} steps of {recipe.batch_size} samples an epoch"
+    print(f"{recipe.data}: {steps}; epochs: {recipe.epochs}")
     if saved:
         at = saved.training["progress"]
-        print(f"{run.folder} goes on after {at['epoch']} epochs and {at['step']} steps")
+        print(f"{run.folder} stands at {at['epoch']} epochs and {at['step']} steps")
     try:
         train(run, model, Prefetch(batches), Prefetch(test), saved=saved, progress=sys.stderr.isatty())
     except Stop as stop:
@@ -144,8 +143,8 @@ def begin(args) -> tuple[Run, Saved | None]:
             raise ValueError(f"say --recipe or --data: {', '.join(args.recipes)}")
         return Run(args.out, resolve(name, args.recipes, **given)).absent(), None
     if args.recipe or given.keys() - {"root"}:
-        other = ", ".join([*given, *(["recipe"] if args.recipe else [])])
-        raise ValueError(f"a resumed run keeps its recipe, for its schedule: leave out {other}")
+        other = sorted(given.keys() - {"root"}) or ["recipe"]
+        raise ValueError(f"a resumed run keeps its recipe, for its schedule: leave out {', '.join(other)}")
     run = Run.open(args.resume)
     run.recipe = replace(run.recipe, **given)
     return run, run.newest()

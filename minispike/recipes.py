@@ -53,7 +53,9 @@ class Recipe:
     seed: int = option(0, "of the weights, the shuffling, the augmentation and the masks")
     threads: int = option(0, "cores to use; 0: all. A run keeps its number, for rounding depends on it")
     device: str = option("cpu", "cpu or cuda")
-    save_seconds: float = option(300.0, "a checkpoint so often, and after each epoch; 0: after each step")
+    save_seconds: float = option(
+        300.0, "between two checkpoints; one more after each epoch. 0: after each step"
+    )
 
     def __post_init__(self):
         for entry in fields(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -115,7 +116,10 @@ class Keeper:
         epochs = self.run.recipe.epochs
         print(line(record, epochs), flush=True)
         if self.at.epoch == epochs or time.monotonic() - self.drawn >= REDRAW:
-            self.run.draw(self.at.history)
+            try:
+                self.run.draw(self.at.history)
+            except ImportError as error:
+                print(f"not drawn: {error}", file=sys.stderr)
             self.drawn = time.monotonic()
 
     def write(self) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -134,6 +135,14 @@ def test_a_run_that_is_taken_up_anywhere_ends_as_if_it_had_never_stopped(tmp_pat
     history = session(tmp_path / "run", small(objective))
     assert alike(end_of(tmp_path / "run"), whole[objective])
     assert [record["epoch"] for record in history] == [1, 2] and len(end_of(tmp_path / "run")[2]) == 2
+
+
+def test_with_more_threads_as_well(tmp_path):
+    session(tmp_path / "whole", small(threads=2))
+    with pytest.raises(Crash):
+        session(tmp_path / "run", small(threads=2), (1, 1))
+    session(tmp_path / "run", small(threads=2))
+    assert alike(end_of(tmp_path / "run"), end_of(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("what", ["moments", "step", "sums", "masks"])
@@ -390,10 +399,7 @@ def test_ctrl_c_on_the_command_line(tmp_path, capsys, monkeypatch):
     assert f"stopped at epoch 1, step 3, and saved; to go on: {again}" in message
     assert main(["train", "--resume", folder]) == 0
     out = capsys.readouterr().out
-    assert (
-        "goes on after 0 epochs and 3 steps" in out
-        and f"next: python -m minispike evaluate '{folder}'" in out
-    )
+    assert "stands at 0 epochs and 3 steps" in out and f"next: python -m minispike evaluate '{folder}'" in out
 
 
 # ---------------------------------------------------------------- the commands
@@ -425,6 +431,40 @@ def test_train_and_evaluate(tmp_path, capsys):
     last = metrics.splitlines()[-1].split(",")[-1]
     (folder / "metrics.csv").write_text(metrics.replace(last, "0.5"))
     assert main(["evaluate", str(folder)]) == 1 and "metrics.csv has" in capsys.readouterr().err
+
+
+def test_event_frames_train_and_go_on(tmp_path, monkeypatch, capsys):
+    """With a stand-in for the event sets: a Loader that gives frames [T, B, H, W, 2]."""
+
+    def open_events(name, root, *, T, batch_size, seed, **_):
+        rng = np.random.default_rng(0)
+        frames, labels = rng.poisson(0.2, (11, T, 32, 32, 2)).astype("float32"), np.arange(11) % 10
+
+        def prepare(x, *_):
+            return np.ascontiguousarray(x.swapaxes(0, 1))
+
+        def augment(x, labels, rng):
+            return prepare(x[..., ::-1, :] if rng.random() < 0.5 else x), np.eye(10, dtype="float32")[labels]
+
+        train = Loader(frames, labels, batch_size, seed, augment=augment)
+        return train, Loader(frames[:5], labels[:5], batch_size, prepare=prepare)
+
+    monkeypatch.setitem(sys.modules, "data_utils.event_sets", SimpleNamespace(open_events=open_events))
+    options = "--recipe fashion-dvs --T 2 --batch-size 4 --epochs 2 --threads 1 --save-seconds 0".split()
+    assert main(["train", *options, "--out", str(tmp_path / "whole")]) == 0
+    step = AdamW.step
+
+    def second(self):
+        step(self)
+        if self.t == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdamW, "step", second)
+        assert main(["train", *options, "--out", str(tmp_path / "cut")]) == 130
+    assert main(["train", "--resume", str(tmp_path / "cut")]) == 0
+    assert alike(end_of(tmp_path / "cut"), end_of(tmp_path / "whole"))
+    assert main(["evaluate", str(tmp_path / "cut")]) == 0 and "to the last bit" in capsys.readouterr().out
 
 
 def test_pretrain_and_begin_with_the_encoder(tmp_path, capsys):
@@ -488,6 +528,13 @@ def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path, capsys):
     assert "holds a run: go on with it by --resume" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "run")]) == 1
     assert "has no checkpoint yet" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_without_matplotlib(tmp_path, monkeypatch, capsys):
+    monkeypatch.undo()  # of the fixture that leaves out the pictures
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert len(session(tmp_path / "run", small())) == EPOCHS
+    assert capsys.readouterr().err.count("not drawn: pictures need matplotlib") == 1
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path, capsys):
