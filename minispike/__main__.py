@@ -86,7 +86,7 @@ def add_training(parser: argparse.ArgumentParser, recipes: dict) -> None:
     """Give a parser the choice of a recipe, and an option for each of its fields."""
     parser.set_defaults(run=run_training, recipes=recipes)
     parser.add_argument("--out", metavar="RUN", help="the new run's folder")
-    again = "go on with a run as it is: with more epochs, or another lr, its schedule would be another"
+    again = "go on with a run; it keeps its recipe, even its epochs, for its schedule would be another"
     parser.add_argument("--resume", metavar="RUN", help=again)
     names = f"where all else comes from, by default --data: {', '.join(recipes)}"
     parser.add_argument("--recipe", metavar="NAME", choices=list(recipes), help=names)
