@@ -121,7 +121,8 @@ def run_training(args) -> None:
         print(f"\nstopped at {stop}, and saved; to go on: {again}", file=sys.stderr)
         raise
     except FloatingPointError as error:
-        advice = "the last good checkpoint is kept, but the same steps diverge again: try a lower --lr"
+        kept = "the last good checkpoint is kept" if run.checkpoint.exists() else "no checkpoint was due yet"
+        advice = f"{kept}; the same steps would diverge again: begin another run, with a lower --lr"
         raise FloatingPointError(f"{error}; {advice}") from error
     print(f"done; see {', '.join(sorted(path.name for path in run.folder.iterdir()))} in {here}")
     if recipe.objective == MASKED:

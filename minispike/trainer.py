@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from . import viz
-from .backend import make_rng, set_threads, to_device
+from .backend import HOST, make_rng, set_threads, to_device
 from .checkpoint import Saved, load_all, load_encoder
 from .masked import MaskedAutoencoder, masked_autoencoder, pretrain
 from .models import SpikingTransformer, create_model
@@ -82,7 +82,8 @@ def train(
         run.write_books(at.history)  # a kill may have come between the checkpoint and the books
     rate = {"epochs": recipe.epochs, "lr": recipe.lr, "min_lr": recipe.min_lr}
     rate |= {"warmup": recipe.warmup, "warmup_lr": recipe.warmup_lr}
-    with run.locked(), Signals() as signals:
+    quiet = HOST.xp.errstate(over="ignore", invalid="ignore")  # fit finds NaN and Inf, and names the layer
+    with run.locked(), Signals() as signals, quiet:
         keeper = Keeper(run, model, optimizer, generators, at, signals)
         options = {"epochs": recipe.epochs, "schedule": partial(cosine_with_warmup, **rate), "start": at}
         options |= {"on_step": keeper.on_step, "on_epoch": keeper.on_epoch, "progress": progress}
