@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from . import viz
 from .backend import HOST, make_rng, set_threads, to_device
+from .blocks.scs import SCS
 from .checkpoint import Saved, load_all, load_encoder
 from .masked import MaskedAutoencoder, masked_autoencoder, pretrain
 from .models import SpikingTransformer, create_model
@@ -35,9 +36,11 @@ def build(recipe: Recipe, classes: int) -> SpikingTransformer | MaskedAutoencode
         model = masked_autoencoder(recipe.model, mask_ratio=recipe.mask_ratio, rng=recipe.seed, **steps)
     else:
         model = create_model(recipe.model, rng=recipe.seed, num_classes=classes, **steps)
-    for _, module in model.named_modules():
+    for path, module in model.named_modules():
         if isinstance(module, BatchNorm):
             module.weight.data[...] = recipe.gain
+            if isinstance(model.stem, SCS) and path.startswith("stem."):
+                module.weight.data *= recipe.gain_down if ".down." in path else recipe.gain_pair
     if recipe.init:
         source = Path(recipe.init)
         saved = Run.open(source).newest() if source.is_dir() else load_all(source)

@@ -12,6 +12,7 @@ from data_utils import datasets
 from data_utils.datasets import NAMES, open_data
 from data_utils.loader import Loader, Switch
 from data_utils.pipeline import Pipeline
+from lessons.recipes import start_scs
 from minispike import __main__ as command
 from minispike.models import configuration
 from minispike.recipes import MASKED, PRETRAINING, RECIPES, Recipe, resolve
@@ -52,6 +53,16 @@ def test_a_recipes_model_is_built_for_its_data(name):
     assert (model.stem.stages[0].norm.weight.data == 1.5).all()
     with pytest.raises(ValueError, match=rf"{name} has 7×8×1: choose another --model"):
         check_fit(model, np.zeros((3, 7, 8, 1)), recipe)
+
+
+@pytest.mark.parametrize("recipes", [RECIPES, PRETRAINING], ids=["train", "pretrain"])
+def test_scs_begins_as_in_the_lessons(recipes):
+    recipe = resolve("digits", recipes, model="spikformer_v2_1_64_digits")
+    model = build(recipe, 10)
+    before = {path: array.copy() for path, array in model.state_dict().items()}
+    start_scs(model)
+    assert {3.0, 1.0, 2.0} == {float(a.max()) for path, a in before.items() if path.endswith(".norm.weight")}
+    assert all(np.array_equal(array, before[path]) for path, array in model.state_dict().items())
 
 
 def test_the_authors_numbers():
