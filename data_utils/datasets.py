@@ -16,7 +16,8 @@ from . import folders
 from .augment import normalise
 from .cifar import MEAN, load_cifar10, load_cifar100, prepare_cifar
 from .digits import load_digits
-from .loader import Loader, Switch
+from .event_sets import SETS, open_events
+from .loader import Loader, Until
 from .mnist import load_fashion_mnist, load_mnist
 from .pipeline import Pipeline
 
@@ -26,8 +27,7 @@ STANDARDISED: dict[str, Callable] = {
 }  # of ten classes
 CIFAR = {"cifar10": (load_cifar10, 10), "cifar100": (load_cifar100, 100)}
 FOLDERS = ("tiny-imagenet", "imagenet")
-EVENTS = {"cifar10dvs": 10, "gesture": 11, "fashion-dvs": 10}  # name: classes
-NAMES = ("digits", *STANDARDISED, *CIFAR, *FOLDERS, *EVENTS)
+NAMES = ("digits", *STANDARDISED, *CIFAR, *FOLDERS, *SETS)
 
 
 def open_data(
@@ -42,27 +42,26 @@ def open_data(
     augment_events: bool = True,
     split_by: str = "number",
     mixup: float = 0.0,
+    mixup_probability: float = 1.0,
     **augmentation: float,
 ) -> tuple:
     """Return (train, test, number of classes): loaders as data_utils.loader.Loader.
 
     root: the folder that holds the files; without it where each reader looks (the digits need none).
-    augmentation, mixup: as Pipeline's fields; mixup_until: the first epoch without mixup, 0 for never.
+    augmentation, mixup, mixup_probability: as Pipeline's fields; mixup_until: the first epoch without mixup, 0 for never.
     size: the side to which image folders are cut.    T, split_by, augment_events: of event frames, which have
     their own changes in place of `augmentation`.
     Raises ValueError for an unknown name, and what the readers raise.
     """
     if name not in NAMES:
         raise ValueError(f"no data set {name!r}; there are {', '.join(NAMES)}")
-    mix = {"mixup": mixup, "mixup_until": mixup_until}
-    if name in EVENTS:
+    mix = {"mixup": mixup, "mixup_probability": mixup_probability, "mixup_until": mixup_until}
+    if name in SETS:
         odd = [key for key, value in augmentation.items() if value]
         if odd:
             raise ValueError(f"event frames have their own changes, and no {', '.join(odd)}")
-        from .event_sets import open_events
-
         settings = dict(T=T, batch_size=batch_size, seed=seed, augment=augment_events, split_by=split_by)
-        return *open_events(name, root, **settings, **mix), EVENTS[name]
+        return *open_events(name, root, **settings, **mix), SETS[name][1]
     train, test, prepare, pipeline = _open_images(name, root, size)
     pipeline = replace(pipeline, **augmentation)
     return (
@@ -100,10 +99,9 @@ def _open_images(name: str, root: str | None, size: int) -> tuple:
     return (train, train.labels), (test, test.labels), prepare, pipeline
 
 
-def _training(images, labels, batch_size: int, seed: int, pipeline: Pipeline, mixup: float, mixup_until: int):
+def _training(images, labels, batch_size: int, seed: int, pipeline: Pipeline, mixup_until: int, **mix: float):
     def loader(pipeline: Pipeline) -> Loader:
         return Loader(images, labels, batch_size, seed, augment=pipeline)
 
-    if not (mixup and mixup_until):
-        return loader(replace(pipeline, mixup=mixup))
-    return Switch(loader(replace(pipeline, mixup=mixup)), loader(pipeline), mixup_until)
+    mixed = loader(replace(pipeline, **mix))
+    return Until(mixup_until, mixed, loader(pipeline)) if mix["mixup"] and mixup_until else mixed

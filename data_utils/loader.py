@@ -85,20 +85,6 @@ class Epoch:
         return (self[step] for step in range(self.start, len(self)))
 
 
-class Switch:
-    """Two training loaders of the same samples as one: `early` before an epoch, `late` from it on."""
-
-    def __init__(self, early: Loader, late: Loader, epoch: int):
-        self.early, self.late, self.epoch = early, late, epoch
-
-    def __len__(self) -> int:
-        return len(self.early)
-
-    def __call__(self, epoch: int, start: int = 0) -> Epoch:
-        """Return the batches of one epoch, as Loader does."""
-        return (self.early if epoch < self.epoch else self.late)(epoch, start)
-
-
 class Until:
     """`first` for the epochs before `epoch`, `then` from it on: mixup that ends before the training does.
 
@@ -113,9 +99,9 @@ class Until:
     def __len__(self) -> int:
         return len(self.first)
 
-    def __call__(self, epoch: int) -> Epoch:
+    def __call__(self, epoch: int, start: int = 0) -> Epoch:
         """Return the batches of one epoch, by the loader whose turn it is."""
-        return (self.first if epoch < self.epoch else self.then)(epoch)
+        return (self.first if epoch < self.epoch else self.then)(epoch, start)
 
     def __iter__(self) -> Iterator[tuple]:
         return iter(self.first)

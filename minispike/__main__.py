@@ -177,7 +177,7 @@ def run_evaluate(args) -> None:
 def data_of(recipe: Recipe) -> tuple:
     """Return (training batches, test batches, number of classes) as a recipe has them."""
     config = configuration(recipe.model)
-    names = "shift flip policy mixup mixup_until erase split_by batch_size seed".split()
+    names = "shift flip policy mixup mixup_probability mixup_until erase split_by batch_size seed".split()
     settings = {name: getattr(recipe, name) for name in names}
     settings |= {"T": recipe.T or config.get("T", 16), "augment_events": bool(recipe.augment_events)}
     return open_data(recipe.data, recipe.root or None, size=config["img_size"], **settings)

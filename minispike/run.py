@@ -43,6 +43,7 @@ class Run:
         self.checkpoint = self.folder / "checkpoint.safetensors"
         self.previous = self.folder / "checkpoint.previous.safetensors"
         self.metrics, self.rates = self.folder / "metrics.csv", self.folder / "rates.csv"
+        self.damaged = False  # whether the newest checkpoint is known to be: then it is not kept as previous
 
     def absent(self) -> Run:
         """Return self. FileExistsError where the folder holds a run already."""
@@ -91,7 +92,9 @@ class Run:
                 raise FloatingPointError(f"training stopped at {where}: NaN or Inf first in {path}")
         states = {name: rng.bit_generator.state for name, rng in generators.items()}
         training = {"recipe": asdict(self.recipe), "progress": asdict(progress), "generators": states}
-        save(model, self.checkpoint, optimizer=optimizer, training=training, previous=self.previous)
+        previous = None if self.damaged else self.previous
+        save(model, self.checkpoint, optimizer=optimizer, training=training, previous=previous)
+        self.damaged = False
 
     def newest(self) -> Saved | None:
         """Return the newest checkpoint that can be read, with a warning where an older one must do.
@@ -107,6 +110,7 @@ class Run:
             except FileFormatError as error:
                 errors.append(str(error))
                 continue
+            self.damaged = bool(errors)
             for error in errors:
                 print(f"warning: {error}; going back to {path.name}", file=sys.stderr)
             return saved

@@ -12,7 +12,6 @@ SMALL = dict(embed_dim=16, num_heads=4, mlp_ratio=2)
 PARAMETERS = {
     "spikformer_1_64_digits": 96_258,
     "spikformer_2_64_fashion": 163_906,
-    "spikformer_2_64_fashiondvs": 163_906 + 9 * 8,  # the second polarity
     "spikformer_4_384_cifar10": 9_324_730,
     "spikformer_4_256_cifar10": 4_155_178,
     "spikformer_2_384_cifar10": 5_765_050,

@@ -1,16 +1,15 @@
 """Recipes are data that come back from JSON as they were, refuse nonsense, and fit their models and data."""
 
 import json
-import sys
 from dataclasses import asdict, fields, replace
-from types import SimpleNamespace
+from inspect import signature
 
 import numpy as np
 import pytest
 
-from data_utils import datasets
+from data_utils import datasets, event_sets
 from data_utils.datasets import NAMES, open_data
-from data_utils.loader import Loader, Switch
+from data_utils.loader import Loader, Until
 from data_utils.pipeline import Pipeline
 from lessons.recipes import start_scs
 from minispike import __main__ as command
@@ -155,7 +154,7 @@ def test_digits_by_name():
 
 def test_mixup_ends_when_the_recipe_says():
     train, _, _ = open_data("digits", batch_size=32, mixup=0.5, mixup_until=2)
-    assert isinstance(train, Switch) and len(train) == 45
+    assert isinstance(train, Until) and len(train) == 45
     assert [train(epoch)[0][1].ndim for epoch in range(4)] == [2, 2, 1, 1]
     mixed, plain = (open_data("digits", batch_size=32, mixup=mixup)[0] for mixup in (0.5, 0))
     for epoch, loader in ((1, mixed), (2, plain)):
@@ -173,7 +172,7 @@ def test_cifar_by_name(monkeypatch, rng):
     )
     recipe = resolve("cifar10", batch_size=8)
     train, test, _ = command.data_of(recipe)
-    assert isinstance(train, Switch) and train.epoch == 200
+    assert isinstance(train, Until) and train.epoch == 200
     assert train.early.augment == replace(train.late.augment, mixup=0.5)
     assert (train.late.augment.flip, train.late.augment.policy, train.late.augment.erase) == (0.5, 0.5, 0.25)
     x, targets = train(0)[0]
@@ -200,17 +199,19 @@ def test_image_folders_by_name(tmp_path, rng):
 def test_event_sets_are_asked_with_the_recipes_numbers(monkeypatch, rng):
     asked = {}
 
-    def open_events(name, root, *, T, batch_size, seed, mixup, mixup_until, augment, split_by):
-        asked.update(locals())
+    def open_events(name, root, **settings):
+        asked.update(settings, name=name, root=root)
+        T = settings["T"]
         frames, labels = rng.poisson(0.1, (T, 4, 128, 128, 2)).astype("float32"), np.arange(4)
         return [(frames, labels)], [(frames, labels)]
 
-    monkeypatch.setitem(sys.modules, "data_utils.event_sets", SimpleNamespace(open_events=open_events))
+    monkeypatch.setattr("data_utils.datasets.open_events", open_events)
     recipe = resolve("gesture", T=3, root="here", split_by="time", augment_events=0)
     _, test, classes = command.data_of(recipe)
     assert classes == 11 and test[0][0].shape[:2] == (3, 4)
     expected = dict(name="gesture", root="here", T=3, batch_size=16, seed=0, mixup=0.5, mixup_until=75)
-    assert asked.items() >= (expected | dict(augment=False, split_by="time")).items()
+    expected |= dict(mixup_probability=0.5, augment=False, split_by="time")
+    assert asked == expected and set(asked) <= set(signature(event_sets.open_events).parameters)
     check_fit(build(recipe, classes), test[0][0], recipe)
 
 

@@ -9,7 +9,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -305,6 +304,18 @@ def test_the_older_checkpoint_is_used_where_the_newest_is_damaged_or_foreign(tmp
     assert alike(end_of(tmp_path / "run"), whole["classify"])
 
 
+def test_a_damaged_checkpoint_never_takes_the_good_ones_place(tmp_path, capsys):
+    """After going back, the next checkpoint is written over the damaged one: a kill then finds both good."""
+    with pytest.raises(Crash):
+        session(tmp_path / "run", small(), (1, 2))
+    run = Run.open(tmp_path / "run")
+    cut(run.checkpoint)
+    with pytest.raises(Crash):
+        session(tmp_path / "run", small(), (1, 2))  # one step, one checkpoint
+    steps = [run.read(path).training["progress"]["step"] for path in (run.previous, run.checkpoint)]
+    assert steps == [1, 2] and "going back" in capsys.readouterr().err
+
+
 def test_without_a_good_checkpoint_nothing_is_begun_anew(tmp_path):
     session(tmp_path / "run", small())
     run = Run.open(tmp_path / "run")
@@ -458,7 +469,7 @@ def test_event_frames_train_and_go_on(tmp_path, monkeypatch, capsys):
         train = Loader(frames, labels, batch_size, seed, augment=augment)
         return train, Loader(frames[:5], labels[:5], batch_size, prepare=prepare)
 
-    monkeypatch.setitem(sys.modules, "data_utils.event_sets", SimpleNamespace(open_events=open_events))
+    monkeypatch.setattr("data_utils.datasets.open_events", open_events)
     options = "--recipe fashion-dvs --T 2 --batch-size 4 --epochs 2 --threads 1 --save-seconds 0".split()
     assert main(["train", *options, "--out", str(tmp_path / "whole")]) == 0
     step = AdamW.step
