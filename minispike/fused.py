@@ -27,21 +27,18 @@ class NormLIF(Function):
 
         def work(chunks):
             for at in chunks:
-                over_time(self.xp, self.normalised(x[:, at]), spikes[:, at], None, **self.neuron)
+                over_time(self.xp, self.current(x[:, at]), spikes[:, at], **self.neuron)
 
-        parallel(work, x.shape[1], (2 * T + 3) * x.shape[2] * x.dtype.itemsize, x)
+        parallel(work, x.shape[1], 3 * T * x.shape[2] * x.dtype.itemsize, x)
         return spikes.reshape(T, *self.x.shape[1:])
 
-    def normalised(self, x):
-        """Return the function t -> γ (x[t] − μ) r + β; a single x[0] serves every step."""
-        scale, y = self.gamma * self.r, self.xp.empty_like(x[0])
-
-        def current(t):
-            if t < len(x):
-                affine(self.xp, x[t], self.mean, scale, self.beta, out=y)
-            return y
-
-        return current
+    def current(self, x):
+        """Return γ (x − μ) r + β for each of T steps, in new memory; a single x[0] serves all of them."""
+        y = self.xp.empty((self.T, *x.shape[1:]), x.dtype)
+        affine(self.xp, x, self.mean, self.gamma * self.r, self.beta, out=y[: len(x)])
+        if len(x) < self.T:
+            y[1:] = y[0]
+        return y
 
     def backward(self, gy):
         x = self.x.reshape(len(self.x), -1, gy.shape[-1])
@@ -51,9 +48,9 @@ class NormLIF(Function):
         def through_time(chunks):
             sum_g = sum_gx = 0.0
             for at in chunks:
-                h = self.xp.empty_like(gy[:, at])
+                h = self.current(x[:, at])
+                over_time(self.xp, h, None, **self.neuron)
                 g = gx[:, at] if len(x) == self.T else self.xp.empty_like(h)
-                over_time(self.xp, self.normalised(x[:, at]), None, h, **self.neuron)
                 back_in_time(self.xp, gy[:, at], h, g, **self.neuron)
                 if len(x) < self.T:
                     g.sum(0, out=gx[0, at])
@@ -63,7 +60,7 @@ class NormLIF(Function):
                 sum_gx += column_sums(centred)
             return self.xp.stack([sum_g, sum_gx])
 
-        found = sum(parallel(through_time, x.shape[1], (3 * self.T + 4) * position, gy))
+        found = sum(parallel(through_time, x.shape[1], 5 * self.T * position, gy))
         gbeta, ggamma = found.astype(gy.dtype)
         ggamma *= self.r
         scale, n = self.gamma * self.r, x.shape[0] * x.shape[1]

@@ -40,10 +40,11 @@ class LIF(Function):
 
         def work(chunks):
             for at in chunks:
-                h = None if self.h is None else self.h[:, at]
-                over_time(self.xp, lambda t, at=at: x2[t, at], spikes[:, at], h, **neuron)
+                h = x2[:, at].copy() if self.h is None else self.h[:, at]
+                h[...] = x2[:, at]
+                over_time(self.xp, h, spikes[:, at], **neuron)
 
-        parallel(work, x2.shape[1], 6 * x.dtype.itemsize, x)
+        parallel(work, x2.shape[1], 3 * len(x) * x.dtype.itemsize, x)
         return spikes.reshape(x.shape)
 
     def backward(self, gy):
@@ -53,56 +54,48 @@ class LIF(Function):
             for at in chunks:
                 back_in_time(self.xp, gy[:, at], self.h[:, at], gx[:, at], **self.neuron)
 
-        parallel(work, gx.shape[1], 8 * gy.dtype.itemsize, gy)
+        parallel(work, gx.shape[1], 5 * len(gy) * gy.dtype.itemsize, gy)
         return gx.reshape(self.shape)
 
 
-def over_time(xp, current, s_all, h_all, *, tau, v_threshold, v_reset, detach_reset, surrogate, smooth):
-    """Run a group of neurons on X[t] = current(t), writing S into s_all [T, …] and H into h_all [T, …].
-
-    Either may be None: then it is only made on the way.
-    """
-    rest, T = v_reset or 0.0, len(h_all if s_all is None else s_all)
-    v = xp.full_like((h_all if s_all is None else s_all)[0], rest)
-    h, s = xp.empty_like(v), xp.empty_like(v)
-    for t in range(T):
-        h = h if h_all is None else h_all[t]
-        s = s if s_all is None else s_all[t]
-        xp.subtract(current(t), v - rest if rest else v, out=h)  # H = V + (X − (V − v_reset)) / τ
-        h /= tau
-        h += v
-        if smooth:
-            s[...] = surrogate.g(h - v_threshold)
-        else:
-            xp.greater_equal(h, v_threshold, out=s)
-        if t == T - 1:
-            break  # nobody asks for the last V
+def over_time(xp, h, s, *, tau, v_threshold, v_reset, detach_reset, surrogate, smooth):
+    """Run a group of neurons: h [T, …] holds X and gets H, in place; S goes into s [T, …] if it is not None."""
+    rest = v_reset or 0.0
+    v = xp.full_like(h[0], rest)
+    for t in range(len(h)):
+        h_t = h[t]
+        h_t -= v - rest if rest else v  # H = V + (X − (V − v_reset)) / τ
+        h_t /= tau
+        h_t += v
+        fired = surrogate.g(h_t - v_threshold) if smooth else h_t >= v_threshold
+        if s is not None:
+            s[t] = fired
         if v_reset is None:
-            xp.multiply(s, v_threshold, out=v)  # V = H − v_threshold S
+            xp.subtract(h_t, v_threshold * fired, out=v)  # V = H − v_threshold S
         else:
-            xp.multiply(h - rest if rest else h, s, out=v)  # V = H − (H − v_reset) S
-        xp.subtract(h, v, out=v)
+            xp.multiply(h_t, 1 - fired if smooth else ~fired, out=v)  # V = H (1 − S) + v_reset S
+            if rest:
+                v += rest * fired
 
 
-def back_in_time(xp, gy, h_all, gx, *, tau, v_threshold, v_reset, detach_reset, surrogate, smooth):
+def back_in_time(xp, gy, h, gx, *, tau, v_threshold, v_reset, detach_reset, surrogate, smooth):
     """Go back through a group of neurons: from gy [T, …] and their H [T, …] write gx [T, …]."""
-    rest, gv = v_reset or 0.0, None
-    for t in reversed(range(len(h_all))):
-        h = h_all[t]
-        u = h - v_threshold
-        g_prime = surrogate.g_prime(u)
-        gh = gy[t] * g_prime
+    u = h - v_threshold
+    g_prime = surrogate.g_prime(u)
+    xp.multiply(gy, g_prime, out=gx)  # gH, but for what comes from V
+    if v_reset is None:
+        dv_dh = None if detach_reset else 1 - v_threshold * g_prime  # None: 1
+    else:
+        dv_dh = 1 - surrogate.g(u) if smooth else u < 0
+        dv_dh = dv_dh if detach_reset else dv_dh + (v_reset - h) * g_prime
+    gv = None
+    for t in reversed(range(len(h))):
         if gv is not None:
-            if v_reset is None:
-                dv_dh = 1.0 if detach_reset else 1 - v_threshold * g_prime
-            else:
-                keep = 1 - surrogate.g(u) if smooth else u < 0
-                dv_dh = keep if detach_reset else keep + (rest - h) * g_prime
-            gv *= dv_dh
-            gh += gv
-        xp.divide(gh, tau, out=gx[t])
-        gh -= gx[t]  # gH (1 − 1/τ)
-        gv = gh
+            if dv_dh is not None:
+                gv *= dv_dh[t]
+            gx[t] += gv
+        gv = gx[t] * (1 - 1 / tau)
+    gx /= tau
 
 
 def lif(
