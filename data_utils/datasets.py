@@ -48,7 +48,8 @@ def open_data(
     """Return (train, test, number of classes): loaders as data_utils.loader.Loader.
 
     root: the folder that holds the files; without it where each reader looks (the digits need none).
-    augmentation, mixup, mixup_probability: as Pipeline's fields; mixup_until: the first epoch without mixup, 0 for never.
+    augmentation, mixup, mixup_probability: as Pipeline's fields.    mixup_until: the first epoch without
+    mixup, 0 for never.
     size: the side to which image folders are cut.    T, split_by, augment_events: of event frames, which have
     their own changes in place of `augmentation`.
     Raises ValueError for an unknown name, and what the readers raise.

@@ -18,8 +18,8 @@ class Pipeline:
     cut: (samples, rng) → bytes [n, H, W, C], for images of various sizes; without it samples are an array.
     flip, policy: probabilities of a mirror image, and of one of the five operations on bytes.
     standardise: bytes → floats; without it the images are standardised already.    fill: see `five_ops`.
-    shift: fraction of a pixel.    erase: probability.    mixup: alpha, for a batch with mixup_probability; with
-    alpha 0 targets are the labels, else rows [n, num_classes].
+    shift: fraction of a pixel.    erase: probability.    mixup: alpha, for a batch with mixup_probability;
+    with alpha 0 targets are the labels, else rows [n, num_classes].
     """
 
     num_classes: int
@@ -48,9 +48,7 @@ class Pipeline:
         if self.shift:
             images = shift(images, rng, self.shift)
         if self.mixup:
-            images, targets = mixup(
-                images, labels, rng, self.num_classes, self.mixup, self.mixup_probability
-            )
+            images, targets = mixup(images, labels, rng, self.num_classes, self.mixup, self.mixup_probability)
         if self.erase:
             images = erase(images, rng, self.erase)
         return images, targets

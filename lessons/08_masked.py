@@ -216,8 +216,8 @@ assert 50 < tuned < scratch + 5 < raw + 5
 
 # %% [markdown]
 # So the answer is yes: without a label the tokens have become easier to read, in three seeds by ten to twenty
-# points. But labels then make up for it: trained as a whole, the model is hardly better, if at all, for having
-# been pre-trained.
+# points. But labels then make up for it: trained as a whole, the model is hardly better, if at all, for
+# having been pre-trained.
 #
 # ## The paper's claim in miniature: do deeper models gain more?
 # One block and six, longer training, several seeds. "Same time": scratch trains for as long as pre-training
@@ -281,8 +281,8 @@ viz.save(fig, "08_masked")
 # follows. Each shortcut leaks, or fires where nothing is. SSA's scale makes up for missing tokens. The model
 # learns without labels: its guesses beat each place's mean, and its frozen tokens are easier to read. A
 # linear map on raw pixels does both better. Fine-tuning on 100 labels gained nothing that seeds do not hide,
-# with one block or six, and the time that pre-training takes is better spent on more epochs from scratch: such
-# small images and models do not need it. The paper's gain is at ImageNet's size; here it does not show.
+# with one block or six, and the time that pre-training takes is better spent on more epochs from scratch:
+# such small images and models do not need it. The paper's gain is at ImageNet's size; here it does not show.
 #
 # ## Exercises (solutions: lessons/solutions/08_masked.py)
 #

@@ -59,7 +59,7 @@ class LIF(Function):
 
 
 def over_time(xp, h, s, *, tau, v_threshold, v_reset, detach_reset, surrogate, smooth):
-    """Run a group of neurons: h [T, …] holds X and gets H, in place; S goes into s [T, …] if it is not None."""
+    """Run a group of neurons: h [T, …] holds X and gets H, in place; S goes into s [T, …], if not None."""
     rest = v_reset or 0.0
     v = xp.full_like(h[0], rest)
     for t in range(len(h)):

@@ -129,9 +129,9 @@ EVENTS = dict(
 
 # Ours, for minutes on a few cores, with the authors' weight decay and smoothing. With gain 1 and tau 2 about
 # 2 % of the neurons fire at first (a current of two deviations is needed) and a short training is half over
-# before they wake; with 2 they fire at once. Long trainings end equal, so the papers' recipes keep 1. In SCS
-# a loud residual and a quiet pair keep its twelve layers of spikes from scrambling what they are given. With a
-# layer decay of 0.75 their stems hardly move in a short fine-tuning.
+# before they wake; with 2 they fire at once. Long trainings should make up for it (not measured here), and
+# the papers' recipes keep 1. In SCS a loud residual and a quiet pair keep its twelve layers of spikes from
+# scrambling what they are given. With a layer decay of 0.75 stems hardly move in a short fine-tuning.
 SHORT = dict(
     batch_size=32, lr=3e-3, min_lr=1e-5, weight_decay=0.06, label_smoothing=0.1, gain=2.0, gain_down=1.5,
     gain_pair=0.5, layer_decay=1.0,

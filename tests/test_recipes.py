@@ -173,8 +173,8 @@ def test_cifar_by_name(monkeypatch, rng):
     recipe = resolve("cifar10", batch_size=8)
     train, test, _ = command.data_of(recipe)
     assert isinstance(train, Until) and train.epoch == 200
-    assert train.early.augment == replace(train.late.augment, mixup=0.5)
-    assert (train.late.augment.flip, train.late.augment.policy, train.late.augment.erase) == (0.5, 0.5, 0.25)
+    assert train.first.augment == replace(train.then.augment, mixup=0.5)
+    assert (train.then.augment.flip, train.then.augment.policy, train.then.augment.erase) == (0.5, 0.5, 0.25)
     x, targets = train(0)[0]
     assert x.dtype == "float32" and targets.shape == (8, 10) and x.shape == (8, 32, 32, 3)
     assert np.array_equal(next(iter(test))[0], datasets.prepare_cifar(images[:5]))
