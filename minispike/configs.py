@@ -56,8 +56,8 @@ MODELS: dict[str, tuple[str, dict]] = {
     "spikformer_2_64_fashion_dvs": ("spikformer", FASHION_DVS | ON_EVENTS | MEDIUM | heads(4)),
 }
 
-# Attention-free Spikformer (arXiv 2308.02557): the same sizes, other mixers
-for _mixer in ("fft1d", "fft2d", "haar", "wavelets"):
+# Attention-free Spikformer (arXiv 2308.02557): the same sizes, other mixers, and two controls
+for _mixer in ("fft1d", "fft2d", "haar", "wavelets", "identity", "random"):
     for _name, _config in {
         "1_64_digits": DIGITS | SMALL,
         "2_64_fashion": FASHION | MEDIUM,
