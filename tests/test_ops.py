@@ -277,6 +277,22 @@ def test_the_gradient_of_x_is_each_windows_share_added_back(rng):
         np.testing.assert_allclose(x.grad, inner, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("padding, stride", [(1, 1), (0, 2)])
+def test_a_convolution_in_float32_is_within_its_rounding(rng, monkeypatch, padding, stride):
+    """Value and gradients against float64's, over many chunks: within 1e-6 of the largest."""
+    monkeypatch.setattr("minispike.backend.CHUNK_BYTES", 2**16)
+    x, w = rng.integers(0, 3, (12, 9, 9, 24)).astype("float64"), rng.standard_normal((3, 3, 24, 16))
+
+    def run(dtype):
+        inputs = [Tensor(a.astype(dtype), True) for a in (x, w)]
+        y = ops.conv2d(*inputs, padding=padding, stride=stride)
+        y.backward(np.cos(np.arange(y.data.size)).reshape(y.shape).astype(dtype))
+        return [y.data, *(each.grad for each in inputs)]
+
+    for single, double in zip(run("float32"), run("float64"), strict=True):
+        assert single.dtype == "float32" and abs(single - double).max() <= 1e-6 * abs(double).max()
+
+
 def test_windows_that_do_not_fit_are_refused(rng):
     x, w = rng.standard_normal((1, 2, 2, 3)), rng.standard_normal((3, 3, 3, 4))
     with pytest.raises(ValueError, match=r"cannot place a 3×3 window with padding 0 on x \[1, 2, 2, 3\]"):
