@@ -71,7 +71,8 @@ def over_time(xp, h, s, *, tau, v_threshold, v_reset, detach_reset, surrogate, s
         if s is not None:
             s[t] = fired
         if v_reset is None:
-            xp.subtract(h_t, v_threshold * fired, out=v)  # V = H − v_threshold S
+            xp.multiply(fired, v_threshold, out=v)  # V = H − v_threshold S
+            xp.subtract(h_t, v, out=v)
         else:
             xp.multiply(h_t, 1 - fired if smooth else ~fired, out=v)  # V = H (1 − S) + v_reset S
             if rest:

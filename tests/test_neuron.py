@@ -74,6 +74,19 @@ def test_lif_is_its_unrolled_twin(rng, reset, detach, surrogate, smooth, tau):
 
 
 @pytest.mark.parametrize("reset", RESETS)
+def test_in_float32_it_is_the_twin_bit_for_bit(rng, reset):
+    """With a threshold that float32 rounds: every number is float32's, none of float64 comes between."""
+    x, gy = (rng.standard_normal((8, 1000)).astype("float32") for _ in range(2))
+    results = []
+    for function in (lif, lif_unrolled):
+        leaf = Tensor(1 + 2 * x, requires_grad=True)
+        y = function(leaf, v_threshold=0.7, v_reset=RESETS[reset])
+        y.backward(gy)
+        results.append((y.data, leaf.grad))
+    assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("reset", RESETS)
 @pytest.mark.parametrize("surrogate", SURROGATES, ids=repr)
 def test_finite_differences_agree_in_smooth_mode(rng, reset, surrogate):
     x = 2 * rng.standard_normal((4, 9)) + 1
