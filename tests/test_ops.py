@@ -422,6 +422,16 @@ def test_batch_norm_in_float32_at_a_mean_of_30():
     assert abs(naive / exact.var(0) - 1).max() > 1e-4  # what E[x²] − E[x]² makes of it
 
 
+@pytest.mark.parametrize("value", [0.1, 3.3, 1234.567, 1000000.3])
+@pytest.mark.parametrize("rows", [3, 7])
+def test_the_variance_of_one_number_is_not_negative(value, rows):
+    """Of 1000000.3 it once came out as −0.0004: less than −ε, and so a root of a negative number."""
+    x = np.full((rows, 2), value, "float32")
+    mean, var = norm.moments(x)
+    ulp = np.spacing(x[0])
+    assert (abs(mean - x[0]) <= ulp).all() and (var >= 0).all() and (var <= ulp**2).all()
+
+
 def test_momentum_moves_the_running_statistics(rng):
     x = rng.standard_normal((8, 3))
     for momentum in (0.0, 0.5, 1.0):

@@ -79,7 +79,8 @@ def moments(x: Array) -> tuple[Array, Array]:
 
     E[x²] − E[x]² would lose half of float32's digits at a mean of 30. So each chunk, while it is in cache, is
     centred on its own mean m; by Σ(x − μ)² = Σ(x − m)² + n (2 (m − μ) (x̄ − m) + (m − μ)²), with its true mean
-    x̄, the chunks' sums then make one (after Chan, Golub & LeVeque 1979).
+    x̄, the chunks' sums then make one (after Chan, Golub & LeVeque 1979). Where all of x is one large number,
+    rounding can leave them below 0, and 0 is meant.
     """
     rows = x.reshape(-1, x.shape[-1])
 
@@ -100,7 +101,8 @@ def moments(x: Array) -> tuple[Array, Array]:
     for n, total, m, about_m in chunks:
         d = m - mean
         squares += about_m + 2 * d * (total - n * m) + n * d * d
-    return mean.astype(x.dtype), (squares / len(rows)).astype(x.dtype)
+    var = get_xp(x).maximum(squares, 0) / len(rows)
+    return mean.astype(x.dtype), var.astype(x.dtype)
 
 
 def batch_norm(
