@@ -136,9 +136,9 @@ def statistics(x, running_mean, running_var, training, momentum, repeats=1) -> t
     if not training:
         return running_mean, running_var
     data = x.data if isinstance(x, Tensor) else x
-    mean, var = moments(data)
     n = repeats * (data.size // channels)
     expect(n > 1, f"batch_norm needs more than one value per channel to train on, got x {list(x.shape)}")
+    mean, var = moments(data)
     running_mean += momentum * (mean - running_mean)
     running_var += momentum * (var * (n / (n - 1)) - running_var)
     return mean, var
