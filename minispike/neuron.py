@@ -40,7 +40,7 @@ class LIF(Function):
 
         def work(chunks):
             for at in chunks:
-                h = x2[:, at].copy() if self.h is None else self.h[:, at]
+                h = self.xp.empty_like(spikes[:, at]) if self.h is None else self.h[:, at]
                 h[...] = x2[:, at]
                 over_time(self.xp, h, spikes[:, at], **neuron)
 
