@@ -4,7 +4,7 @@ The two ops one after the other keep x for the one and H for the other, and pass
 a cache-sized group of positions is normalised, charged and fired at once. Backward keeps x alone: it makes H
 anew, group by group, and goes back through time and through the affine map; what the statistics add needs
 sums over all positions, so it comes in a second pass. The spikes are those of the two ops, bit for bit, and
-the gradients too but for the rounding of the sums.
+the gradients too but for the rounding of the sums and of what is made of them.
 """
 
 from __future__ import annotations
