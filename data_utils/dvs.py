@@ -107,9 +107,10 @@ def _keep(file: Path, frames: np.ndarray) -> None:
         except BaseException:
             os.unlink(unfinished.name)
             raise
-    name = glob.escape(file.name.rsplit(".", 3)[0])
-    for outdated in set(file.parent.glob(f"{name}.*.*.npy")) - {file}:
-        outdated.unlink(missing_ok=True)  # another process may be making the same frames
+    name = file.name.rsplit(".", 3)[0]
+    for other in file.parent.glob(f"{glob.escape(name)}.*.*.npy"):
+        if other != file and other.name.rsplit(".", 3)[0] == name:  # outdated, and not of a "<name>.x"
+            other.unlink(missing_ok=True)  # another process may be making the same frames
     os.replace(unfinished.name, file)
 
 

@@ -160,6 +160,12 @@ def test_large_counts_survive_the_disk(tmp_path):
         assert np.array_equal(np.load(tmp_path / f"x{count}.1.2.npy").astype("float32"), frames)
 
 
+def test_outdated_frames_go_and_those_of_a_longer_name_stay(tmp_path):
+    for name in ("x.led.1.2.npy", "x.1.2.npy", "x.1.3.npy"):
+        dvs._keep(tmp_path / name, np.ones((1, 1, 1, 2)))
+    assert {file.name for file in tmp_path.iterdir()} == {"x.led.1.2.npy", "x.1.3.npy"}
+
+
 def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(file, array):
         file.write(b"half")
