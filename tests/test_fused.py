@@ -1,10 +1,12 @@
 """Batch norm and neuron in one pass, against the two ops in a row and against finite differences."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
 from minispike import LIF, BatchNorm, Tensor, backend, check_grads, no_grad, ops, set_threads
-from minispike.fused import norm_lif
+from minispike.fused import NormLIF, norm_lif
 from minispike.surrogate import ATan, Rectangle, Sigmoid
 
 MODES = [
@@ -97,6 +99,31 @@ def test_it_keeps_its_input_alone(rng):
     function = norm_lif(Tensor(x, requires_grad=True), norm, neuron).creator
     kept = [value for value in vars(function).values() if isinstance(value, np.ndarray)]
     assert sum(a.size for a in kept) == x.size + 4 * 6  # γ, β, μ, r
+
+
+def layouts(a):
+    """The same values in row-major order, in column-major order, backwards, every other one, not to write."""
+    wide = np.repeat(a, 2, -1)
+    wide.flags.writeable = False
+    return a, np.asfortranarray(a), np.flip(np.flip(a).copy()), wide[..., ::2]
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_any_layout_twice_and_nothing_of_the_callers_is_written(rng, monkeypatch, static):
+    monkeypatch.setattr(backend, "CHUNK_BYTES", 1000)
+    x, gy = rng.standard_normal((1 if static else 4, 3, 7, 5)), rng.standard_normal((4, 3, 7, 5))
+    neuron = vars(LIF(v_reset=-0.3, detach_reset=False))
+    own = dict(mean=x.mean((0, 1, 2)), var=x.var((0, 1, 2)), eps=1e-5, own=True)
+    found = []
+    for some_x, some_gy in product(layouts(x), layouts(gy)):
+        function = NormLIF()
+        function.xp = np
+        spikes = function.forward(some_x, np.full(5, 2.0), np.ones(5), T=4, neuron=neuron, **own)
+        found += [(spikes, *function.backward(some_gy)) for _ in range(2)]
+        assert np.array_equal(some_x, x) and np.array_equal(some_gy, gy)
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
 
 
 def test_no_gradient_for_an_input_that_wants_none(rng):

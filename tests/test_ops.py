@@ -443,7 +443,9 @@ def test_batch_norm_refuses_what_it_cannot_normalise(rng):
     with pytest.raises(ValueError, match=r"batch_norm expects x \[..., 3\], got \[4, 2\]"):
         ops.batch_norm(np.ones((4, 2)), np.ones(3), np.ones(3), np.ones(3), np.ones(3), training=True)
     for rows in (0, 1):
-        with pytest.raises(ValueError, match=rf"more than one value per channel to train on, got x \[{rows}, 3\]"):
+        with pytest.raises(
+            ValueError, match=rf"more than one value per channel to train on, got x \[{rows}, 3\]"
+        ):
             norm_of(np.ones((rows, 3)), np.ones(3), np.zeros(3))
 
 
