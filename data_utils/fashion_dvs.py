@@ -34,9 +34,10 @@ FORMATS = {"2.0": (read_aedat2, write_aedat2), "3.1": (read_aedat3, write_aedat3
 CAMERA = dict(size=(32, 32), travel=4.0, threshold=0.2, refractory=1000, noise_rate=1.0, step=2000)
 """`simulate`'s keywords, our choice. A 28×28 image has a margin of 2 pixels on the 32×32 sensor, which is how
 far the triangle of 4 pixels takes it to either side: all of it stays in view. The edge of a white garment
-crosses log(1.1 / 0.1) / 0.2 = 11.99 thresholds: 11 events, mostly more than 1 ms apart, so that the refractory
-time costs few; at twice the threshold the patterns within garments are hardly seen. Noise is 1 event per pixel
-and second, 3–4 % of all. 2 ms a step (0.08 pixels) give as many events as 1 ms, to 1 %, in two thirds of the time.
+crosses log(1.1 / 0.1) / 0.2 = 11.99 thresholds: 11 events, mostly more than 1 ms apart, so that the
+refractory time costs few; at twice the threshold the patterns within garments are hardly seen. Noise is 1
+event per pixel and second, 3–4 % of all. 2 ms a step (0.08 pixels) give as many events as 1 ms, to 1 %, in
+two thirds of the time.
 """
 
 
