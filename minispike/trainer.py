@@ -82,12 +82,12 @@ def train(
         at = Progress(**saved.training["progress"])
         for name, rng in generators.items():
             rng.bit_generator.state = saved.training["generators"][name]
-        run.write_books(at.history)  # a kill may have come between the checkpoint and the books
     rate = {"epochs": recipe.epochs, "lr": recipe.lr, "min_lr": recipe.min_lr}
     rate |= {"warmup": recipe.warmup, "warmup_lr": recipe.warmup_lr}
     quiet = HOST.xp.errstate(over="ignore", invalid="ignore")  # fit finds NaN and Inf, and names the layer
     with run.locked(), Signals() as signals, quiet:
         keeper = Keeper(run, model, optimizer, generators, at, signals)
+        run.write_books(at.history)  # a kill may have come between the checkpoint and the books
         options = {"epochs": recipe.epochs, "schedule": partial(cosine_with_warmup, **rate), "start": at}
         options |= {"on_step": keeper.on_step, "on_epoch": keeper.on_epoch, "progress": progress}
         if recipe.objective == MASKED:

@@ -567,6 +567,17 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path, capsys):
         assert not run.checkpoint.exists()
 
 
+def test_a_second_process_leaves_the_books_alone(tmp_path):
+    pytest.importorskip("fcntl")
+    session(tmp_path / "run", small())
+    run = Run.open(tmp_path / "run")
+    books, late = run.metrics.read_text(), run.newest()
+    late.training["progress"]["history"].pop()  # as read before the first one's last epoch ended
+    with run.locked(), pytest.raises(BlockingIOError):
+        train(run, late.model, *loaders(small()), saved=late, progress=False)
+    assert run.metrics.read_text() == books
+
+
 def test_the_help_names_every_field(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
