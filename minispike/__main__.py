@@ -104,6 +104,7 @@ def run_training(args) -> None:
     batches, test, classes = data_of(run.recipe)
     model = saved.model if saved else build(run.recipe, classes)
     check_fit(model, next(iter(test))[0], run.recipe)
+    model.to(run.recipe.device)
     if args.out:  # only now, when nothing can be wrong any more
         threads = run.recipe.threads or get_threads()
         run = Run.create(args.out, replace(run.recipe, T=model.T, threads=threads))

@@ -46,7 +46,9 @@ class Run:
         self.damaged = False  # whether the newest checkpoint is known to be: then it is not kept as previous
 
     def absent(self) -> Run:
-        """Return self. FileExistsError where the folder holds a run already."""
+        """Return self. FileExistsError where a run is already, NotADirectoryError where a file is."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(f"{self.folder} is a file: a run needs a folder")
         if (self.folder / "config.json").exists():
             advice = f"go on with it by --resume {self.folder}, or choose another --out"
             raise FileExistsError(f"{self.folder} holds a run: {advice}")

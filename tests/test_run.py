@@ -531,6 +531,7 @@ def test_pretrain_and_begin_with_the_encoder(tmp_path, capsys, few):
             "spikformer_2_64_fashion takes images of 32×32×1, digits has 8×8×1: choose another --model",
         ),
         (["--out", "x", "--data", "digits", "--init", "nowhere"], "no file nowhere"),
+        (["--out", __file__, "--data", "digits"], "test_run.py is a file: a run needs a folder"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_a_folder_is_made(
@@ -540,6 +541,13 @@ def test_what_makes_no_sense_is_refused_before_a_folder_is_made(
     assert main(["train", *arguments]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and not list(tmp_path.iterdir())
+
+
+def test_a_device_that_is_missing_is_found_before_a_folder_is_made(tmp_path, monkeypatch, capsys, few):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.delitem(backend.DEVICES, "cuda", raising=False)
+    assert main(["train", *COMMAND, "--device", "cuda", "--out", str(tmp_path / "run")]) == 1
+    assert "needs CuPy" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path, capsys):
