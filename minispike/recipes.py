@@ -98,11 +98,13 @@ CHOICES = {
     "device": ("cpu", "cuda"),
     "augment_events": (0, 1),
 }
-BIG = float("inf")
+BIG, HUGE, BELOW_1 = float("inf"), 1e30, 1 - 1e-9  # AdamW divides by 1 − β₂
 RANGES = {
     "epochs batch_size": (1, BIG),
-    "T warmup mixup_until threads seed save_seconds lr min_lr warmup_lr weight_decay mixup": (0, BIG),
-    "shift flip policy mixup_probability erase label_smoothing beta2 layer_decay mask_ratio": (0, 1),
+    "T warmup mixup_until threads seed save_seconds": (0, BIG),
+    "lr min_lr warmup_lr weight_decay mixup": (0, HUGE),
+    "beta2": (0, BELOW_1),
+    "shift flip policy mixup_probability erase label_smoothing layer_decay mask_ratio": (0, 1),
     "gain gain_down gain_pair": (1e-3, 1e3),
 }
 

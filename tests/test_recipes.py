@@ -106,6 +106,8 @@ def test_json_that_is_no_recipe_is_refused(tmp_path):
         ("epochs", 1.5, "epochs must be a int, got 1.5"),
         ("lr", "fast", "lr must be a float, got 'fast'"),
         ("lr", float("nan"), "lr must lie in 0"),
+        ("lr", float("inf"), "lr must lie in 0"),
+        ("beta2", 1.0, "beta2 must lie in 0 … 0.999999999, got 1.0"),
         ("seed", True, "seed must be a int, got True"),
         ("flip", 1.1, "flip must lie in 0 … 1, got 1.1"),
         ("device", "tpu", "device must be one of cpu, cuda, got 'tpu'"),
