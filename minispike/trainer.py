@@ -46,7 +46,11 @@ def build(recipe: Recipe, classes: int) -> SpikingTransformer | MaskedAutoencode
         saved = Run.open(source).newest() if source.is_dir() else load_all(source)
         if saved is None:
             raise FileNotFoundError(f"the run {source} has no checkpoint yet to begin with")
-        load_encoder(model, saved.model)
+        try:
+            load_encoder(model, saved.model)
+        except ValueError as error:
+            wanted = f"{recipe.init} does not fit {recipe.model}: choose the --model that it was trained with"
+            raise ValueError(f"{wanted} ({error})") from error
     return model
 
 

@@ -502,6 +502,14 @@ def test_pretrain_and_begin_with_the_encoder(tmp_path, capsys, few):
     assert "holds a pre-trained encoder, for train --init" in capsys.readouterr().err
 
 
+def test_an_encoder_of_another_shape_is_refused_in_words(tmp_path, capsys, few):
+    save(create_model("spikformer_v2_1_64_digits"), tmp_path / "v2.safetensors")
+    arguments = ["--data", "digits", "--init", str(tmp_path / "v2.safetensors"), "--out", str(tmp_path / "x")]
+    assert main(["train", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert "v2.safetensors does not fit spikformer_1_64_digits: choose the --model that it was" in error
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
