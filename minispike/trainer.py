@@ -91,7 +91,9 @@ def train(
     quiet = HOST.xp.errstate(over="ignore", invalid="ignore")  # fit finds NaN and Inf, and names the layer
     with run.locked(), Signals() as signals, quiet:
         keeper = Keeper(run, model, optimizer, generators, at, signals)
-        run.write_books(at.history)  # a kill may have come between the checkpoint and the books
+        run.write_books(at.history)  # a kill may have come between the checkpoint and the books,
+        if at.epoch == recipe.epochs:  # or before the last pictures
+            keeper.draw()
         options = {"epochs": recipe.epochs, "schedule": partial(cosine_with_warmup, **rate), "start": at}
         options |= {"on_step": keeper.on_step, "on_epoch": keeper.on_epoch, "progress": progress}
         if recipe.objective == MASKED:
@@ -124,11 +126,14 @@ class Keeper:
         epochs = self.run.recipe.epochs
         print(line(record, epochs), flush=True)
         if self.at.epoch == epochs or time.monotonic() - self.drawn >= REDRAW:
-            try:
-                self.run.draw(self.at.history)
-            except ImportError as error:
-                print(f"not drawn: {error}", file=sys.stderr)
-            self.drawn = time.monotonic()
+            self.draw()
+
+    def draw(self) -> None:
+        try:
+            self.run.draw(self.at.history)
+        except ImportError as error:
+            print(f"not drawn: {error}", file=sys.stderr)
+        self.drawn = time.monotonic()
 
     def write(self) -> None:
         self.run.save(*self.state)

@@ -186,6 +186,21 @@ def test_a_finished_run_stays_as_it_is(tmp_path, whole):
     assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
 
 
+def test_a_kill_before_the_last_pictures_costs_no_pictures(tmp_path, monkeypatch):
+    drawn = []
+
+    def cut_off(self, history):
+        drawn.append(len(history))
+        if len(drawn) == 1:
+            raise Crash
+
+    monkeypatch.setattr(Run, "draw", cut_off)
+    with pytest.raises(Crash):
+        session(tmp_path / "run", small())
+    session(tmp_path / "run", small())
+    assert drawn == [EPOCHS, EPOCHS]
+
+
 def test_checkpoints_come_as_often_as_the_recipe_says(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(Run, "save", lambda self, model, optimizer, at, generators: written.append(at.step))
