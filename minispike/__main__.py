@@ -26,7 +26,7 @@ from .recipes import KINDS, MASKED, PRETRAINING, RECIPES, Recipe, resolve
 from .run import Run
 from .torchfile import FileFormatError
 from .train import evaluate
-from .trainer import Stop, build, check_fit, train
+from .trainer import Stop, build, check_fit, doubts, train
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,6 +107,8 @@ def run_training(args) -> None:
     model.to(run.recipe.device)
     if args.out:  # only now, when nothing can be wrong any more
         threads = run.recipe.threads or get_threads()
+        for doubt in doubts(model, run.recipe, changes(args)):
+            print(f"note: {doubt}", file=sys.stderr)
         run = Run.create(args.out, replace(run.recipe, T=model.T, threads=threads))
     recipe, here = run.recipe, quote(str(run.folder))
     print(f"{recipe.model}: {model.num_params():,} parameters, T = {recipe.T}, {recipe.threads} threads")
@@ -133,10 +135,15 @@ def run_training(args) -> None:
     print(f"next: python -m minispike {then}")
 
 
+def changes(args) -> dict:
+    """Return the recipe's fields that were given as options."""
+    given = {entry.name: getattr(args, entry.name, None) for entry in fields(Recipe)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def begin(args) -> tuple[Run, Saved | None]:
     """Return the run that the arguments mean, its folder not made yet, and where an old one stands."""
-    given = {entry.name: getattr(args, entry.name, None) for entry in fields(Recipe)}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = changes(args)
     if bool(args.resume) == bool(args.out):
         raise ValueError("say either --out RUN, for a new run, or --resume RUN")
     if args.out:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from . import viz
-from .backend import HOST, make_rng, set_threads, to_device
+from .backend import HOST, get_threads, make_rng, set_threads, to_device
 from .blocks.scs import SCS
 from .checkpoint import Saved, load_all, load_encoder
 from .masked import MaskedAutoencoder, masked_autoencoder, pretrain
@@ -62,6 +62,36 @@ def check_fit(model: SpikingTransformer | MaskedAutoencoder, images, recipe: Rec
         raise ValueError(
             f"{recipe.model} takes images of {takes}, {recipe.data} has {comes}: choose another --model"
         )
+
+
+def doubts(model: SpikingTransformer | MaskedAutoencoder, recipe: Recipe, given: Iterable[str]) -> list[str]:
+    """Return in words what may not be meant: of the given fields, those that change nothing; odd rates."""
+    masked, scs = recipe.objective == MASKED, isinstance(model.stem, SCS)
+    needs = {  # fields: whether they work, and what they would need
+        "label_smoothing": (not masked, "labels, which pre-training has none of"),
+        "mask_ratio": (masked, "the command pretrain"),
+        "layer_decay": (recipe.init, "--init"),
+        "mixup_probability mixup_until": (recipe.mixup, "--mixup"),
+        "warmup_lr": (recipe.warmup, "--warmup"),
+        "split_by augment_events": (model.in_channels == 2, "event data"),
+        "gain": (not recipe.init, "fresh weights, no --init"),
+        "gain_down gain_pair": (scs and not recipe.init, "the stem SCS with fresh weights"),
+    }
+    found = [
+        f"--{name.replace('_', '-')} changes nothing here: it needs {need}"
+        for names, (works, need) in needs.items()
+        for name in names.split()
+        if name in given and not works
+    ]
+    if recipe.warmup >= recipe.epochs:
+        found.append(f"--warmup {recipe.warmup} of --epochs {recipe.epochs}: lr never reaches its height")
+    if recipe.min_lr > recipe.lr:
+        found.append(f"--min-lr {recipe.min_lr} is above --lr {recipe.lr}: the rate rises to the end")
+    if recipe.threads > get_threads():
+        found.append(
+            f"--threads {recipe.threads}, but {get_threads()} are free: more only wait for each other"
+        )
+    return found
 
 
 # ---------------------------------------------------------------- from the first step to the last

@@ -16,7 +16,7 @@ from minispike import __main__ as command
 from minispike.models import configuration
 from minispike.recipes import MASKED, PRETRAINING, RECIPES, Recipe, resolve
 from minispike.run import Run
-from minispike.trainer import build, check_fit
+from minispike.trainer import build, check_fit, doubts
 
 SHAPES = {  # of one sample: height, width, channels; classes
     "digits": (8, 8, 1, 10), "fashion-mnist": (32, 32, 1, 10), "mnist": (32, 32, 1, 10),
@@ -135,6 +135,40 @@ def test_every_option_overrides_its_field(monkeypatch, tmp_path):
         with pytest.raises(ZeroDivisionError):
             command.main(["train", *arguments, "--out", str(tmp_path / "x")])
         assert began[-1] == resolve("digits", **{entry.name: new}) and new != old
+
+
+@pytest.mark.parametrize(
+    "given, idle",
+    [
+        ({}, []),
+        ({"flip": 0.5, "gain": 1.0, "label_smoothing": 0.0, "T": 2}, []),
+        ({"mask_ratio": 0.3, "layer_decay": 0.5}, ["mask-ratio", "layer-decay"]),
+        ({"gain_down": 2.0}, ["gain-down"]),
+        ({"mixup_until": 3, "mixup_probability": 0.5}, ["mixup-probability", "mixup-until"]),
+        ({"mixup_until": 3, "mixup": 0.5, "warmup": 1, "warmup_lr": 0.1}, []),
+        ({"warmup_lr": 0.1, "split_by": "time"}, ["warmup-lr", "split-by"]),
+        ({"warmup": 20}, ["warmup 20 of --epochs 20"]),
+        ({"lr": 1e-6}, ["min-lr 1e-05 is above --lr 1e-06"]),
+        ({"threads": 10**6}, ["threads 1000000"]),
+        ({"init": "x", "gain": 2.0, "layer_decay": 0.5}, ["gain"]),
+        ({"model": "spikformer_v2_1_64_digits", "gain_down": 2.0}, []),
+    ],
+)  # fmt: skip
+def test_what_changes_nothing_is_said(given, idle):
+    recipe = resolve("digits", **given)
+    found = doubts(build(replace(recipe, init=""), 10), recipe, given)
+    assert len(found) == len(idle)
+    assert all(told.startswith(f"--{name}") for told, name in zip(found, idle, strict=True))
+
+
+@pytest.mark.parametrize("recipes", [RECIPES, PRETRAINING], ids=["train", "pretrain"])
+def test_no_recipe_is_in_doubt(recipes):
+    for name in ("digits", "fashion-mnist", "mnist"):
+        recipe = resolve(name, recipes)
+        assert not doubts(build(recipe, 10), recipe, [])
+    masked = resolve("digits", PRETRAINING, label_smoothing=0.1, mask_ratio=0.4)
+    told = doubts(build(masked, 10), masked, ["label_smoothing", "mask_ratio"])
+    assert told == ["--label-smoothing changes nothing here: it needs labels, which pre-training has none of"]
 
 
 # ---------------------------------------------------------------- data sets by name

@@ -442,8 +442,11 @@ def test_ctrl_c_on_the_command_line(tmp_path, capsys, monkeypatch, few):
 
 def test_train_and_evaluate(tmp_path, capsys, few):
     folder = tmp_path / "run"
-    assert main(["train", *COMMAND, "--out", str(folder), "--epochs", "2", "--lr", "0.002"]) == 0
-    out = capsys.readouterr().out.splitlines()
+    given = ["--epochs", "2", "--lr", "0.002", "--mask-ratio", "0.4"]
+    assert main(["train", *COMMAND, "--out", str(folder), *given]) == 0
+    out, told = capsys.readouterr()
+    assert told == "note: --mask-ratio changes nothing here: it needs the command pretrain\n"
+    out = out.splitlines()
     assert out[0].endswith("parameters, T = 1, 1 threads")
     assert out[1] == "digits: 5 steps of 32 samples an epoch; epochs: 2"
     assert out[2].startswith("epoch 1/2   loss") and out[3].startswith("epoch 2/2")
