@@ -49,7 +49,7 @@ class Run:
         """Return self. FileExistsError where a run is already, NotADirectoryError where a file is."""
         if self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(f"{self.folder} is a file: a run needs a folder")
-        if (self.folder / "config.json").exists():
+        if any(path.exists() for path in (self.folder / "config.json", self.checkpoint, self.previous)):
             advice = f"go on with it by --resume {self.folder}, or choose another --out"
             raise FileExistsError(f"{self.folder} holds a run: {advice}")
         return self

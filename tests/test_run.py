@@ -569,6 +569,14 @@ def test_what_makes_no_sense_is_refused_before_a_folder_is_made(
     assert error.startswith("error: ") and message in error and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["checkpoint", "checkpoint.previous"])
+def test_a_checkpoint_without_its_recipe_is_not_written_over(tmp_path, capsys, name):
+    """A kill before the new run's first checkpoint would otherwise leave it with another run's."""
+    (tmp_path / f"{name}.safetensors").write_text("")
+    assert main(["train", "--data", "digits", "--out", str(tmp_path)]) == 1
+    assert f"{tmp_path} holds a run" in capsys.readouterr().err
+
+
 def test_a_device_that_is_missing_is_found_before_a_folder_is_made(tmp_path, monkeypatch, capsys, few):
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.delitem(backend.DEVICES, "cuda", raising=False)
