@@ -174,9 +174,9 @@ def run_evaluate(args) -> None:
     loss, accuracy = evaluate(model.to(recipe.device), bar)
     moment = f"epoch {at['epoch']} of {recipe.epochs}" + (f" and {at['step']} steps" if at["step"] else "")
     print(f"after {moment}: test loss {loss:.4f}, accuracy {accuracy:.2%}")
-    row = next((row for row in run.read_metrics() if row["epoch"] == at["epoch"]), None)
+    row = next((row for row in run.read_metrics() if row.get("epoch") == at["epoch"]), None)
     if row and not at["step"]:
-        found, noted = (loss, accuracy), (row["test_loss"], row["test_accuracy"])
+        found, noted = (loss, accuracy), (row.get("test_loss"), row.get("test_accuracy"))
         if found != noted:
             raise ValueError(f"metrics.csv has {noted[0]}, {noted[1]}: is it other data, or another NumPy?")
         print("metrics.csv has the same, to the last bit")

@@ -146,11 +146,16 @@ class Run:
                 write_durably(path, text.getvalue().encode())
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """Return the rows of metrics.csv; none where there is none yet."""
+        """Return the rows of metrics.csv; none where there is none yet. FileFormatError for a damaged one."""
         if not self.metrics.exists():
             return []
-        with self.metrics.open(newline="", encoding="utf-8") as file:
-            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        try:
+            with self.metrics.open(newline="", encoding="utf-8") as file:
+                return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        except (ValueError, TypeError) as error:  # TypeError: a row too long or too short
+            raise FileFormatError(
+                f"{self.metrics}: not as it was written; --resume writes it anew"
+            ) from error
 
     def draw(self, history: list[dict]) -> None:
         """Draw curves.png and rates.png, in any state of the history."""

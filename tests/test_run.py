@@ -471,6 +471,18 @@ def test_train_and_evaluate(tmp_path, capsys, few):
     assert main(["evaluate", str(folder)]) == 1 and "metrics.csv has" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["epoch,loss\n1,\n", "epoch,loss\n1,2,3\n", "epoch,loss\n1\n"])
+def test_damaged_metrics_are_refused_and_written_anew(tmp_path, text):
+    session(tmp_path / "run", small())
+    run = Run.open(tmp_path / "run")
+    rows = run.read_metrics()
+    run.metrics.write_text(text)
+    with pytest.raises(FileFormatError, match="metrics.csv: not as it was written; --resume"):
+        run.read_metrics()
+    session(tmp_path / "run", small())
+    assert run.read_metrics() == rows
+
+
 def test_event_frames_train_and_go_on(tmp_path, monkeypatch, capsys):
     """With a stand-in for the event sets: a Loader that gives frames [T, B, H, W, 2]."""
 
