@@ -207,9 +207,6 @@ def keep_freed_memory() -> None:
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
-        for parameter, size in (
-            (-1, 2**31 - 1),
-            (-2, 2**26),
-            (-3, 2**30),
-        ):  # M_TRIM_THRESHOLD, _TOP_PAD, _MMAP_
+        thresholds = {-1: 2**31 - 1, -2: 2**26, -3: 2**30}  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
+        for parameter, size in thresholds.items():
             libc.mallopt(parameter, size)

@@ -9,9 +9,11 @@ the gradients too but for the rounding of the sums and of what is made of them.
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from .autograd import Function, Tensor
 from .backend import parallel
-from .neuron import back_in_time, over_time
+from .neuron import Constants, back_in_time, over_time
 from .ops.matmul import column_sums
 from .ops.norm import affine, statistics
 
@@ -27,7 +29,7 @@ class NormLIF(Function):
 
         def work(chunks):
             for at in chunks:
-                over_time(self.xp, self.current(x[:, at]), spikes[:, at], **self.neuron)
+                over_time(self.xp, self.current(x[:, at]), spikes[:, at], self.neuron)
 
         parallel(work, x.shape[1], 3 * T * x.shape[2] * x.dtype.itemsize, x)
         return spikes.reshape(T, *self.x.shape[1:])
@@ -49,9 +51,9 @@ class NormLIF(Function):
             sum_g = sum_gx = 0.0
             for at in chunks:
                 h = self.current(x[:, at])
-                over_time(self.xp, h, None, **self.neuron)
+                over_time(self.xp, h, None, self.neuron)
                 g = gx[:, at] if len(x) == self.T else self.xp.empty_like(h)
-                back_in_time(self.xp, gy[:, at], h, g, **self.neuron)
+                back_in_time(self.xp, gy[:, at], h, g, self.neuron)
                 if len(x) < self.T:
                     g.sum(0, out=gx[0, at])
                 sum_g += column_sums(gx[:, at])
@@ -81,12 +83,9 @@ class NormLIF(Function):
         return gx.reshape(self.x.shape) if self.needs[0] else None, ggamma, gbeta
 
 
-SETTINGS = "tau", "v_threshold", "v_reset", "detach_reset", "surrogate", "smooth"
-
-
 def norm_lif(x, norm, neuron, T: int = 1) -> Tensor:
     """Return neuron(norm(x)) of a BatchNorm and a LIF: x [T, …, C], or [1, …, C] shown at T steps."""
     mean, var = statistics(x, norm.running_mean, norm.running_var, norm.training, norm.momentum, repeats=T)
     own = {"mean": mean, "var": var, "eps": norm.eps, "own": norm.training}
-    settings = {name: getattr(neuron, name) for name in SETTINGS}
-    return NormLIF.apply(x, norm.weight, norm.bias, **own, T=max(T, len(x)), neuron=settings)
+    constants = Constants(**{each.name: getattr(neuron, each.name) for each in fields(Constants)})
+    return NormLIF.apply(x, norm.weight, norm.bias, **own, T=max(T, len(x)), neuron=constants)

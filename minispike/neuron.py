@@ -23,16 +23,30 @@ proof.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from .autograd import Function, Tensor, as_tensor, expect
 from .backend import parallel
 from .ops import stack
 from .surrogate import Sigmoid, Surrogate, spike
 
 
+@dataclass(frozen=True)
+class Constants:
+    """A layer's constants, as `lif` explains them."""
+
+    tau: float
+    v_threshold: float
+    v_reset: float | None
+    detach_reset: bool
+    surrogate: Surrogate
+    smooth: bool
+
+
 class LIF(Function):
     """S[t] from X[t] for t = 0 … T − 1, as above. Keeps H, from which everything else follows."""
 
-    def forward(self, x, **neuron):
+    def forward(self, x, neuron):
         self.neuron, self.shape = neuron, x.shape
         x2 = x.reshape(len(x), -1)  # [T, neurons]
         spikes = self.xp.empty(x2.shape, x.dtype)
@@ -42,7 +56,7 @@ class LIF(Function):
             for at in chunks:
                 h = self.xp.empty_like(spikes[:, at]) if self.h is None else self.h[:, at]
                 h[...] = x2[:, at]
-                over_time(self.xp, h, spikes[:, at], **neuron)
+                over_time(self.xp, h, spikes[:, at], self.neuron)
 
         parallel(work, x2.shape[1], 3 * len(x) * x.dtype.itemsize, x)
         return spikes.reshape(x.shape)
@@ -52,14 +66,15 @@ class LIF(Function):
 
         def work(chunks):
             for at in chunks:
-                back_in_time(self.xp, gy[:, at], self.h[:, at], gx[:, at], **self.neuron)
+                back_in_time(self.xp, gy[:, at], self.h[:, at], gx[:, at], self.neuron)
 
         parallel(work, gx.shape[1], 5 * len(gy) * gy.dtype.itemsize, gy)
         return gx.reshape(self.shape)
 
 
-def over_time(xp, h, s, *, tau, v_threshold, v_reset, detach_reset, surrogate, smooth):
+def over_time(xp, h, s, neuron: Constants) -> None:
     """Run a group of neurons: h [T, …] holds X and gets H, in place; S goes into s [T, …], if not None."""
+    tau, v_threshold, v_reset = neuron.tau, neuron.v_threshold, neuron.v_reset
     rest = v_reset or 0.0
     v = xp.full_like(h[0], rest)
     for t in range(len(h)):
@@ -67,36 +82,36 @@ def over_time(xp, h, s, *, tau, v_threshold, v_reset, detach_reset, surrogate, s
         h_t -= v - rest if rest else v  # H = V + (X − (V − v_reset)) / τ
         h_t /= tau
         h_t += v
-        fired = surrogate.g(h_t - v_threshold) if smooth else h_t >= v_threshold
+        fired = neuron.surrogate.g(h_t - v_threshold) if neuron.smooth else h_t >= v_threshold
         if s is not None:
             s[t] = fired
         if v_reset is None:
             xp.multiply(fired, v_threshold, out=v)  # V = H − v_threshold S
             xp.subtract(h_t, v, out=v)
         else:
-            xp.multiply(h_t, 1 - fired if smooth else ~fired, out=v)  # V = H (1 − S) + v_reset S
+            xp.multiply(h_t, 1 - fired if neuron.smooth else ~fired, out=v)  # V = H (1 − S) + v_reset S
             if rest:
                 v += rest * fired
 
 
-def back_in_time(xp, gy, h, gx, *, tau, v_threshold, v_reset, detach_reset, surrogate, smooth):
+def back_in_time(xp, gy, h, gx, neuron: Constants) -> None:
     """Go back through a group of neurons: from gy [T, …] and their H [T, …] write gx [T, …]."""
-    u = h - v_threshold
-    g_prime = surrogate.g_prime(u)
+    u = h - neuron.v_threshold
+    g_prime = neuron.surrogate.g_prime(u)
     xp.multiply(gy, g_prime, out=gx)  # gH, but for what comes from V
-    if v_reset is None:
-        dv_dh = None if detach_reset else 1 - v_threshold * g_prime  # None: 1
+    if neuron.v_reset is None:
+        dv_dh = None if neuron.detach_reset else 1 - neuron.v_threshold * g_prime  # None: 1
     else:
-        dv_dh = 1 - surrogate.g(u) if smooth else u < 0
-        dv_dh = dv_dh if detach_reset else dv_dh + (v_reset - h) * g_prime
+        dv_dh = 1 - neuron.surrogate.g(u) if neuron.smooth else u < 0
+        dv_dh = dv_dh if neuron.detach_reset else dv_dh + (neuron.v_reset - h) * g_prime
     gv = None
     for t in reversed(range(len(h))):
         if gv is not None:
             if dv_dh is not None:
                 gv *= dv_dh[t]
             gx[t] += gv
-        gv = gx[t] * (1 - 1 / tau)
-    gx /= tau
+        gv = gx[t] * (1 - 1 / neuron.tau)
+    gx /= neuron.tau
 
 
 def lif(
@@ -120,15 +135,7 @@ def lif(
     surrogate = surrogate or Sigmoid()
     check_neuron(tau, v_threshold, v_reset)
     expect(x.ndim >= 1 and len(x) >= 1, f"lif expects x [T, …] with T >= 1, got {list(x.shape)}")
-    return LIF.apply(
-        x,
-        tau=tau,
-        v_threshold=v_threshold,
-        v_reset=v_reset,
-        detach_reset=detach_reset,
-        surrogate=surrogate,
-        smooth=smooth,
-    )
+    return LIF.apply(x, neuron=Constants(tau, v_threshold, v_reset, detach_reset, surrogate, smooth))
 
 
 def lif_unrolled(

@@ -7,6 +7,7 @@ import pytest
 
 from minispike import LIF, BatchNorm, Tensor, backend, check_grads, no_grad, ops, set_threads
 from minispike.fused import NormLIF, norm_lif
+from minispike.neuron import Constants
 from minispike.surrogate import ATan, Rectangle, Sigmoid
 
 MODES = [
@@ -112,7 +113,7 @@ def layouts(a):
 def test_any_layout_twice_and_nothing_of_the_callers_is_written(rng, monkeypatch, static):
     monkeypatch.setattr(backend, "CHUNK_BYTES", 1000)
     x, gy = rng.standard_normal((1 if static else 4, 3, 7, 5)), rng.standard_normal((4, 3, 7, 5))
-    neuron = vars(LIF(v_reset=-0.3, detach_reset=False))
+    neuron = Constants(**vars(LIF(v_reset=-0.3, detach_reset=False)))
     own = dict(mean=x.mean((0, 1, 2)), var=x.var((0, 1, 2)), eps=1e-5, own=True)
     found = []
     for some_x, some_gy in product(layouts(x), layouts(gy)):

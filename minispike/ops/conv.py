@@ -117,7 +117,7 @@ class Windows:
             n = images.stop - images.start
             frame[:n, rows, columns] = x[images]
             for i in range(kh):
-                cols[:n, :, :, i] = pieces[:n, i : i + last : self.stride, : self.size[1]]
+                cols[:n, :, :, i] = pieces[:n, i : i + last : self.stride]
             yield images, cols[:n].reshape(-1, kh * kw * C)
 
 
