@@ -41,8 +41,7 @@ class Sigmoid(Surrogate):
         return 0.5 + 0.5 * get_xp(u).tanh((0.5 * self.alpha) * u)
 
     def g_prime(self, u):
-        y = (0.5 * self.alpha) * u
-        get_xp(u).tanh(y, out=y)  # σ(1 − σ) = ¼(1 − tanh²)
+        y = get_xp(u).tanh((0.5 * self.alpha) * u)  # σ(1 − σ) = ¼(1 − tanh²)
         y *= y
         y -= 1
         y *= -0.25 * self.alpha

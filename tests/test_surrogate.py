@@ -32,6 +32,7 @@ def test_g_is_a_smooth_step(surrogate):
 def test_the_slopes_at_the_threshold_are_the_stated_ones():
     slopes = [float(surrogate.g_prime(np.zeros(1))[0]) for surrogate in ALL]
     assert slopes == [1.0, 1.0, 1.0, 1.0, 1.0]  # Sigmoid(4): 4/4, ATan(2): 2/2, …
+    assert slopes == [float(surrogate.g_prime(np.array(0.0))) for surrogate in ALL]  # of one value alone, too
     slopes = [float(surrogate.g_prime(np.zeros(1))[0]) for surrogate in STEEPER]
     assert slopes == [2.0, 2.5, 3.0, 2.5, 4.5]
 
