@@ -277,10 +277,27 @@ def compare(task: str, pairs: int, compiled: bool) -> dict:
             "ratio_to_compiled": round(median(ratios), 3),
             "compiled_mib": round(peak["compiled"]),
         }
-    if task in ("train", "infer"):
-        flops = gemm_flops(backward=task == "train")
-        record["gemm_share"] = round(flops / (record["ours_ms"] / 1e3) / 1e9 / record["gemm_gflops"], 3)
+    if product_flops(task):
+        record["gemm_share"] = share_of_ceiling(record)
     return record
+
+
+def share_of_ceiling(row: dict) -> float:
+    """Return the time that a row's products would take at the ceiling, as a share of the time it takes."""
+    return round(product_flops(row["task"]) / (row["ours_ms"] / 1e3) / 1e9 / row["gemm_gflops"], 3)
+
+
+def product_flops(task: str) -> float:
+    """Floating point operations of a task's matrix products; 0 for the neuron and the fixed transforms."""
+    from benchmarks.ablations import macs
+    from minispike.blocks.ssa import SSA
+
+    if task in ("train", "infer"):
+        return gemm_flops(backward=task == "train")
+    if not task.startswith("ssa"):
+        return 0
+    x, _ = inputs(task)
+    return 6 * macs(SSA(x.shape[-1], HEADS[x.shape], rng=0).to(dtype="float32"), x)  # forward and two back
 
 
 def gemm_flops(backward: bool) -> float:
