@@ -216,8 +216,7 @@ assert 50 < tuned < scratch + 5 < raw + 5
 
 # %% [markdown]
 # So the answer is yes: without a label the tokens have become easier to read, in three seeds by ten to twenty
-# points. But labels then make up for it: trained as a whole, the model is hardly better, if at all, for
-# having been pre-trained.
+# points. But labels then make up for it: trained as a whole, the model is hardly better for it, if at all.
 #
 # ## The paper's claim in miniature: do deeper models gain more?
 # One block and six, longer training, several seeds. "Same time": scratch trains for as long as pre-training
