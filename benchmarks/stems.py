@@ -23,13 +23,20 @@ from benchmarks.ablations import machine, macs
 from benchmarks.mixers import in_turn
 from minispike import Module, Tensor, create_model, no_grad, ops, viz
 from minispike.backend import keep_freed_memory
+from minispike.configs import MODELS
 from minispike.masked import masked_autoencoder, random_visible
 from minispike.optim import AdamW
 from minispike.visible import Visible
 
 RESULTS = Path(__file__).parent / "results"
 
-EARLY = {"digits": (False, True, False, False), "fashion": (False, True, True, False)}
+EARLY = {
+    data: MODELS[name][1]["pools"]
+    for data, name in {
+        "digits": "spikformer_v2_1_64_digits",
+        "fashion": "spikformer_v2_2_64_fashion",
+    }.items()
+}
 DATA = {  # name: (SPS's model, width, batch, steps, share of the rounds)
     "digits": ("spikformer_1_64_digits", 64, 32, 4, 1.0),
     "fashion": ("spikformer_2_64_fashion", 64, 8, 4, 1.0),

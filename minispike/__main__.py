@@ -170,9 +170,12 @@ def run_evaluate(args) -> None:
     recipe = replace(run.recipe, root=args.root or run.recipe.root)
     _, test, _ = data_of(recipe)
     set_threads(recipe.threads)
+    if at["epoch"] + bool(at["step"]) <= recipe.single_step_epochs:
+        model.T = 1
     bar = tqdm(Prefetch(test), desc="test", leave=False, disable=None)  # None: only on a terminal
     loss, accuracy = evaluate(model.to(recipe.device), bar)
     moment = f"epoch {at['epoch']} of {recipe.epochs}" + (f" and {at['step']} steps" if at["step"] else "")
+    moment += f", at T = {model.T}"
     print(f"after {moment}: test loss {loss:.4f}, accuracy {accuracy:.2%}")
     row = next((row for row in run.read_metrics() if row.get("epoch") == at["epoch"]), None)
     if row and not at["step"]:

@@ -71,7 +71,7 @@ for _mixer in ("fft1d", "fft2d", "haar", "wavelets", "identity", "random"):
         )
 
 # Spikformer V2 (arXiv 2401.02020): SCS halves where `pools` says; the small ones early, for SCS is costly
-_EARLY = dict(pools=(False, True, False, False)), dict(pools=(False, True, True, False))
+_EARLY = dict(pools=(False, True, False, False)), dict(pools=(True, True, False, False))
 MODELS |= {
     "spikformer_v2_1_64_digits": ("spikformer_v2", DIGITS | SMALL | _EARLY[0] | heads(4)),
     "spikformer_v2_2_64_fashion": ("spikformer_v2", FASHION | MEDIUM | _EARLY[1] | heads(4)),

@@ -30,6 +30,7 @@ class Recipe:
     objective: str = option(CLASSIFY, "what is learnt: classify, or masked (pre-training on hidden patches)")
     T: int = option(0, "time steps; 0: as many as the model has by its name")
     epochs: int = option(20, "how often all samples are seen")
+    single_step_epochs: int = option(0, "of them the first so many at T = 1, which is faster; not for events")
     batch_size: int = option(32, "samples a step")
     lr: float = option(3e-3, "learning rate of AdamW at its height")
     min_lr: float = option(1e-5, "where the cosine ends")
@@ -74,6 +75,8 @@ class Recipe:
             for name in names.split():
                 value = getattr(self, name)
                 expect(low <= value <= high, f"{name} must lie in {low} … {high}, got {value}")
+        some = self.single_step_epochs < self.epochs
+        expect(some, f"single_step_epochs {self.single_step_epochs} must leave some of {self.epochs} epochs")
 
     def to_json(self) -> str:
         """Return all fields, a line each."""
@@ -101,7 +104,7 @@ CHOICES = {
 BIG, HUGE, BELOW_1 = float("inf"), 1e30, 1 - 1e-9  # AdamW divides by 1 − β₂
 RANGES = {
     "epochs batch_size": (1, BIG),
-    "T warmup mixup_until threads seed save_seconds": (0, BIG),
+    "T single_step_epochs warmup mixup_until threads seed save_seconds": (0, BIG),
     "lr min_lr warmup_lr weight_decay mixup": (0, HUGE),
     "beta2": (0, BELOW_1),
     "shift flip policy mixup_probability erase label_smoothing layer_decay mask_ratio": (0, 1),

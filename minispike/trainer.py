@@ -67,6 +67,7 @@ def check_fit(model: SpikingTransformer | MaskedAutoencoder, images, recipe: Rec
 def doubts(model: SpikingTransformer | MaskedAutoencoder, recipe: Recipe, given: Iterable[str]) -> list[str]:
     """Return in words what may not be meant: of the given fields, those that change nothing; odd rates."""
     masked, scs = recipe.objective == MASKED, isinstance(model.stem, SCS)
+    still = not masked and model.in_channels != 2
     needs = {  # fields: whether they work, and what they would need
         "label_smoothing": (not masked, "labels, which pre-training has none of"),
         "mask_ratio": (masked, "the command pretrain"),
@@ -74,6 +75,7 @@ def doubts(model: SpikingTransformer | MaskedAutoencoder, recipe: Recipe, given:
         "mixup_probability mixup_until": (recipe.mixup, "--mixup"),
         "warmup_lr": (recipe.warmup, "--warmup"),
         "split_by augment_events": (model.in_channels == 2, "event data"),
+        "single_step_epochs": (still and model.T > 1, "training on still images, and T above 1"),
         "gain": (not recipe.init, "fresh weights, no --init"),
         "gain_down gain_pair": (scs and not recipe.init, "the stem SCS with fresh weights"),
     }
@@ -128,9 +130,21 @@ def train(
         options |= {"on_step": keeper.on_step, "on_epoch": keeper.on_epoch, "progress": progress}
         if recipe.objective == MASKED:
             return pretrain(model, optimizer, batches, rng=generators["masks"], **options)
+        batches = single_steps_first(model, batches, recipe.single_step_epochs)
         keeper.sample = to_device(next(iter(test))[0][..., :SAMPLE, :, :, :], recipe.device)
         test, smoothing = Watched(test, lambda: keeper.stop_here(at), progress), recipe.label_smoothing
         return fit(model, optimizer, batches, label_smoothing=smoothing, test=test, **options)
+
+
+def single_steps_first(model: SpikingTransformer, batches: Callable, epochs: int) -> Callable:
+    """Return batches that also set the model's time steps as an epoch begins: 1 in the first ones, then T."""
+    T = model.T
+
+    def begin(epoch: int, *start: int) -> Iterable:
+        model.T = 1 if epoch < epochs else T
+        return batches(epoch, *start)
+
+    return begin
 
 
 class Keeper:

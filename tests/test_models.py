@@ -53,7 +53,7 @@ PARAMETERS = {
     "attention_free_random_2_256_cifar10dvs": 2_038_794,
     "attention_free_random_2_64_fashion_dvs": 129_930,
     "spikformer_v2_1_64_digits": 451_506,
-    "spikformer_v2_2_64_fashion": 516_594,
+    "spikformer_v2_2_64_fashion": 519_114,
     "spikformer_v2_8_384_imagenet": 29_111_272,
     "spikformer_v2_8_512_imagenet": 51_545_064,
     "spikformer_v2_16_768_imagenet": 172_278_760,

@@ -113,6 +113,7 @@ def test_json_that_is_no_recipe_is_refused(tmp_path):
         ("device", "tpu", "device must be one of cpu, cuda, got 'tpu'"),
         ("objective", "win", "objective must be one of classify, masked"),
         ("model", "", "a recipe needs a model and data"),
+        ("single_step_epochs", 20, "single_step_epochs 20 must leave some of 20 epochs"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(field, value, message):
@@ -150,6 +151,8 @@ def test_every_option_overrides_its_field(monkeypatch, tmp_path):
         ({"warmup": 20}, ["warmup 20 of --epochs 20"]),
         ({"lr": 1e-6}, ["min-lr 1e-05 is above --lr 1e-06"]),
         ({"threads": 10**6}, ["threads 1000000"]),
+        ({"single_step_epochs": 2}, []),
+        ({"single_step_epochs": 2, "T": 1}, ["single-step-epochs"]),
         ({"init": "x", "gain": 2.0, "layer_decay": 0.5}, ["gain"]),
         ({"model": "spikformer_v2_1_64_digits", "gain_down": 2.0}, []),
     ],

@@ -20,6 +20,7 @@ from data_utils.pipeline import Pipeline
 from minispike import backend, create_model, trainer
 from minispike.__main__ import main
 from minispike.checkpoint import load, read_safetensors, save, write_durably
+from minispike.models import SpikingTransformer
 from minispike.optim import AdamW
 from minispike.recipes import PRETRAINING, RECIPES, Recipe, resolve
 from minispike.run import Run
@@ -143,6 +144,46 @@ def test_a_run_that_is_taken_up_anywhere_ends_as_if_it_had_never_stopped(tmp_pat
     history = session(tmp_path / "run", small(objective))
     assert alike(end_of(tmp_path / "run"), whole[objective])
     assert [record["epoch"] for record in history] == [1, 2] and len(end_of(tmp_path / "run")[2]) == 2
+
+
+def test_single_step_epochs_come_first_and_are_taken_up_too(tmp_path, monkeypatch):
+    """T is 1 in the first epoch and 3 in the second, tests included, wherever the run was cut off."""
+    recipe, steps = small(T=3, single_step_epochs=1), []
+    forward = SpikingTransformer.forward
+    monkeypatch.setattr(
+        SpikingTransformer, "forward", lambda self, x: steps.append(self.T) or forward(self, x)
+    )
+    session(tmp_path / "whole", recipe)
+    n = len(steps) // 2
+    assert steps == [1] * n + [3] * n
+    for moment in ((0, 2), (1, 0), (1, 2)):
+        with pytest.raises(Crash):
+            session(tmp_path / "run", recipe, moment)
+    session(tmp_path / "run", recipe)
+    assert alike(end_of(tmp_path / "run"), end_of(tmp_path / "whole"))
+    session(tmp_path / "other", replace(recipe, single_step_epochs=0))
+    assert not alike(end_of(tmp_path / "other"), end_of(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("epochs, T", [(1, 2), (2, 1)])
+def test_a_run_is_evaluated_with_the_time_steps_of_its_last_epoch(
+    tmp_path, few, capsys, monkeypatch, epochs, T
+):
+    write = Run.save
+
+    def cut_off(self, model, optimizer, at, generators):
+        write(self, model, optimizer, at, generators)
+        if at.epoch == 1:
+            self.write_books(at.history)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "save", cut_off)
+    steps = ["--T", "2", "--epochs", str(epochs), "--single-step-epochs", str(epochs - 1)]
+    command = ["train", "--recipe", "digits", "--out", str(tmp_path / "run"), *steps]
+    assert main(command) == 130
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    told = capsys.readouterr().out
+    assert f"after epoch 1 of {epochs}, at T = {T}: " in told and "the same, to the last bit" in told
 
 
 @pytest.mark.slow
