@@ -12,38 +12,43 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import date
 from itertools import product
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.ablations import machine
-from minispike import viz
+from minispike import no_grad, viz
 from minispike.__main__ import data_of
 from minispike.energy import count
+from minispike.models import SpikingTransformer
 from minispike.run import Run
 
 RESULTS = Path(__file__).parent / "results"
 COUNTED = 100  # test samples on which operations are counted
+PRETRAINING = "V2's pre-training"
 V2, DVS = "spikformer_v2_2_64_fashion", "attention_free_{}_2_64_fashion_dvs"
-EXPERIMENTS: dict[str, dict[str, tuple[str, int, str]]] = {  # variant: (model, epochs, what it begins with)
+EXPERIMENTS: dict[str, dict[str, tuple[str, dict, str]]] = {  # variant: (model, options, what it begins with)
     "fashion-mnist": {
-        "Spikformer": ("spikformer_2_64_fashion", 3, ""),
-        "Attention-free, 1-D Fourier": ("attention_free_fft1d_2_64_fashion", 3, ""),
-        "SAFormer": ("saformer_2_64_fashion", 3, ""),
-        "Spikformer V2": (V2, 2, ""),
-        "V2's pre-training": (V2, 2, ""),
-        "Spikformer V2, pre-trained": (V2, 1, "V2's pre-training"),
+        "Spikformer": ("spikformer_2_64_fashion", {}, ""),
+        "Attention-free, 1-D Fourier": ("attention_free_fft1d_2_64_fashion", {}, ""),
+        "SAFormer": ("saformer_2_64_fashion", {}, ""),
+        PRETRAINING: (V2, {"epochs": 2}, ""),
+        "Spikformer V2": (V2, {}, ""),
+        "Spikformer V2, pre-trained": (V2, {"epochs": 4}, PRETRAINING),
     },
     "fashion-dvs": {
-        "SSA": ("spikformer_2_64_fashion_dvs", 4, ""),
-        "1-D Fourier": (DVS.format("fft1d"), 4, ""),
-        "2-D Fourier": (DVS.format("fft2d"), 4, ""),
-        "Haar": (DVS.format("haar"), 4, ""),
-        "SASA + DWC": ("saformer_2_64_fashion_dvs", 4, ""),
-        "identity (control)": (DVS.format("identity"), 4, ""),
-        "random (control)": (DVS.format("random"), 4, ""),
+        "SSA": ("spikformer_2_64_fashion_dvs", {"epochs": 4}, ""),
+        "1-D Fourier": (DVS.format("fft1d"), {"epochs": 4}, ""),
+        "2-D Fourier": (DVS.format("fft2d"), {"epochs": 4}, ""),
+        "Haar": (DVS.format("haar"), {"epochs": 4}, ""),
+        "SASA + DWC": ("saformer_2_64_fashion_dvs", {"epochs": 4}, ""),
+        "identity (control)": (DVS.format("identity"), {"epochs": 4}, ""),
+        "random (control)": (DVS.format("random"), {"epochs": 4}, ""),
     },
 }
 
@@ -54,53 +59,77 @@ def folder_of(variant: str, seed: int, root: Path) -> Path:
 
 def train(experiment: str, variant: str, seed: int, root: Path) -> None:
     """Train a run to its end, from wherever it stands."""
-    model, epochs, first = EXPERIMENTS[experiment][variant]
-    folder, arguments = folder_of(variant, seed, root), []
+    model, options, first = EXPERIMENTS[experiment][variant]
+    folder = folder_of(variant, seed, root)
     if (folder / "config.json").exists():
-        arguments = ["--resume", folder]
+        options = {"resume": folder}
+        if finished(Run.open(folder)):
+            return
     else:
-        arguments = ["--data", experiment, "--model", model, "--epochs", epochs, "--batch-size", 32]
-        arguments += ["--seed", seed, "--threads", 1, "--out", folder]
-        arguments += ["--init", folder_of(first, seed, root)] if first else []
-    command = [sys.executable, "-m", "minispike", "pretrain" if "pre-training" in variant else "train"]
+        options = {"data": experiment, "model": model, "seed": seed, "threads": 1, "out": folder} | options
+        options |= {"init": folder_of(first, seed, root)} if first else {}
+    command = [sys.executable, "-m", "minispike", "pretrain" if variant == PRETRAINING else "train"]
+    command += [str(part) for name, value in options.items() for part in (f"--{name}", value)]
     log = root / f"{folder.name}.log"
     with log.open("a") as file:
-        subprocess.run([*command, *map(str, arguments)], stdout=file, stderr=subprocess.STDOUT, check=True)
+        subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=True)
     lines = [line for line in log.read_text().splitlines() if line.startswith("epoch")]
     print(f"{variant}, seed {seed}: {lines[-1]}", flush=True)
 
 
-def collect(variant: str, seed: int, root: Path) -> dict:
+def finished(run: Run) -> bool:
+    return len(run.read_metrics()) == run.recipe.epochs
+
+
+def minutes_of(experiment: str, variant: str, seed: int, root: Path) -> float:
+    """Return how long a run took by the clock, tests, pictures and what it began with included.
+
+    From the first file's time to the last's: of an uninterrupted run.
+    """
+    folder, first = folder_of(variant, seed, root), EXPERIMENTS[experiment][variant][2]
+    began, ended = ((folder / file).stat().st_mtime for file in ("config.json", "metrics.csv"))
+    return (ended - began) / 60 + (minutes_of(experiment, first, seed, root) if first else 0)
+
+
+def collect(experiment: str, variant: str, seed: int, root: Path) -> dict:
     """Return what a run has come to. SystemExit for one that is not finished."""
     run = Run.open(folder_of(variant, seed, root))
+    if not finished(run):
+        raise SystemExit(f"{run.folder} is not finished")
     rows, saved = run.read_metrics(), run.newest()
-    if len(rows) < run.recipe.epochs:
-        raise SystemExit(f"{run.folder} is not finished: {len(rows)} of {run.recipe.epochs} epochs")
-    began, ended = ((run.folder / file).stat().st_mtime for file in ("config.json", "metrics.csv"))
     found = {"variant": variant, "seed": seed, "recipe": asdict(run.recipe)}
     found |= {"parameters": saved.model.num_params()}
-    found |= {"training_seconds": round(sum(row["seconds"] for row in rows))}
-    found |= {"wall_seconds": round(ended - began)}  # tests and pictures included; of an uninterrupted run
+    found |= {"minutes": round(minutes_of(experiment, variant, seed, root), 1)}
     if "test_accuracy" in rows[-1]:
-        images, _ = next(iter(data_of(run.recipe)[1]))
+        _, test, _ = data_of(run.recipe)
+        images, _ = next(iter(test))
         counted = count(saved.model, images[..., :COUNTED, :, :, :])
         joules = {column: counted.joules(column) for column in ("paper", "strict", "events")}
         found |= {"test_accuracy": rows[-1]["test_accuracy"], "macs_a_step": counted.macs()}
         found |= {"energy_nj": {column: round(1e9 * each, 1) for column, each in joules.items()}}
+        found |= {"right": np.packbits(right(saved.model, test)).tobytes().hex()}
     return found | {"curve": rows}
+
+
+def right(model: SpikingTransformer, test: Iterable) -> np.ndarray:
+    """Return for each test sample, in order, whether the model's answer is right: bool [n]."""
+    model.eval()
+    with no_grad():
+        answers = [(model(images).data.argmax(1), labels) for images, labels in test]
+    return np.concatenate([answer == labels for answer, labels in answers])
 
 
 def table(runs: list[dict]) -> str:
     """Return accuracy with its spread, time, size and energy of each variant, as Markdown."""
-    lines = ["| variant | test accuracy | epochs | training | parameters | MACs a step | energy (paper) |"]
+    lines = ["| variant | test accuracy | epochs | at most | parameters | MACs a step | energy (paper) |"]
     lines.append("|---|---|---|---|---|---|---|")
     for variant in dict.fromkeys(run["variant"] for run in runs if "test_accuracy" in run):
         each = [run for run in runs if run["variant"] == variant]
         points = [run["test_accuracy"] for run in each]
-        seconds, energy = ([run[key] for run in each] for key in ("training_seconds", "energy_nj"))
+        minutes, energy = ([run[key] for run in each] for key in ("minutes", "energy_nj"))
         spread = f" ({min(points):.2%} … {max(points):.2%})" if len(points) > 1 else ""
         cells = [variant, f"{sum(points) / len(points):.2%}{spread}", str(len(each[0]["curve"]))]
-        cells += [f"{sorted(seconds)[len(each) // 2] / 60:.0f} min", f"{each[0]['parameters']:,}"]
+        cells += [f"{max(minutes):.0f} min", f"{each[0]['parameters']:,}"]
         cells += [f"{each[0]['macs_a_step'] / 1e6:.1f} M"]
         cells += [f"{sum(e['paper'] for e in energy) / len(each) / 1e3:.2f} µJ"]
         lines.append(f"| {' | '.join(cells)} |")
@@ -135,15 +164,21 @@ def main() -> None:
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     variants = EXPERIMENTS[args.experiment]
-    for later in (False, True):  # what begins with another run comes after it
-        pairs = product(
-            args.seeds, [name for name, (_, _, first) in variants.items() if bool(first) == later]
-        )
-        with ThreadPoolExecutor(args.jobs) as pool:
-            jobs = [pool.submit(train, args.experiment, name, seed, args.folder) for seed, name in pairs]
-            for job in jobs:
-                job.result()
-    runs = [collect(name, seed, args.folder) for name, seed in product(variants, args.seeds)]
+    print(f"logs: {args.folder}/*.log", flush=True)
+    jobs: dict = {}
+
+    def work(seed: int, variant: str) -> None:
+        first = variants[variant][2]
+        if first:  # it was submitted before
+            jobs[seed, first].result()
+        train(args.experiment, variant, seed, args.folder)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for pair in product(args.seeds, variants):
+            jobs[pair] = pool.submit(work, *pair)
+        for job in jobs.values():
+            job.result()
+    runs = [collect(args.experiment, *pair[::-1], args.folder) for pair in jobs]
     seeds = " ".join(map(str, args.seeds))
     command = f"python -m benchmarks.runs {args.experiment} RUNS --jobs {args.jobs} --seeds {seeds}"
     record = {"command": command, "date": date.today().isoformat(), "machine": machine(), "runs": runs}

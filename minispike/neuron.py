@@ -75,21 +75,24 @@ class LIF(Function):
 def over_time(xp, h, s, neuron: Constants) -> None:
     """Run a group of neurons: h [T, …] holds X and gets H, in place; S goes into s [T, …], if not None."""
     tau, v_threshold, v_reset = neuron.tau, neuron.v_threshold, neuron.v_reset
-    rest = v_reset or 0.0
-    v = xp.full_like(h[0], rest)
-    for t in range(len(h)):
-        h_t = h[t]
-        h_t -= v - rest if rest else v  # H = V + (X − (V − v_reset)) / τ
+    rest, last = v_reset or 0.0, len(h) - 1
+    v = None  # before the first step: v_reset
+    for t, h_t in enumerate(h):
+        if t:
+            h_t -= v - rest if rest else v  # H = V + (X − (V − v_reset)) / τ
         h_t /= tau
-        h_t += v
+        if t or rest:
+            h_t += v if t else rest
         fired = neuron.surrogate.g(h_t - v_threshold) if neuron.smooth else h_t >= v_threshold
         if s is not None:
             s[t] = fired
+        if t == last:
+            break
         if v_reset is None:
-            xp.multiply(fired, v_threshold, out=v)  # V = H − v_threshold S
+            v = xp.multiply(fired, v_threshold, out=v, dtype=h.dtype)  # V = H − v_threshold S
             xp.subtract(h_t, v, out=v)
         else:
-            xp.multiply(h_t, 1 - fired if neuron.smooth else ~fired, out=v)  # V = H (1 − S) + v_reset S
+            v = xp.multiply(h_t, 1 - fired if neuron.smooth else ~fired, out=v)  # V = H (1 − S) + v_reset S
             if rest:
                 v += rest * fired
 
@@ -99,18 +102,17 @@ def back_in_time(xp, gy, h, gx, neuron: Constants) -> None:
     u = h - neuron.v_threshold
     g_prime = neuron.surrogate.g_prime(u)
     xp.multiply(gy, g_prime, out=gx)  # gH, but for what comes from V
+    u, h, g_prime = u[:-1], h[:-1], g_prime[:-1]  # nobody reads the last V
     if neuron.v_reset is None:
         dv_dh = None if neuron.detach_reset else 1 - neuron.v_threshold * g_prime  # None: 1
     else:
         dv_dh = 1 - neuron.surrogate.g(u) if neuron.smooth else u < 0
         dv_dh = dv_dh if neuron.detach_reset else dv_dh + (neuron.v_reset - h) * g_prime
-    gv = None
-    for t in reversed(range(len(h))):
-        if gv is not None:
-            if dv_dh is not None:
-                gv *= dv_dh[t]
-            gx[t] += gv
-        gv = gx[t] * (1 - 1 / neuron.tau)
+    for t in reversed(range(len(gx) - 1)):
+        gv = gx[t + 1] * (1 - 1 / neuron.tau)
+        if dv_dh is not None:
+            gv *= dv_dh[t]
+        gx[t] += gv
     gx /= neuron.tau
 
 

@@ -30,7 +30,7 @@ class Recipe:
     objective: str = option(CLASSIFY, "what is learnt: classify, or masked (pre-training on hidden patches)")
     T: int = option(0, "time steps; 0: as many as the model has by its name")
     epochs: int = option(20, "how often all samples are seen")
-    single_step_epochs: int = option(0, "of them the first so many at T = 1, which is faster; not for events")
+    single_step: float = option(0.0, "of them this share, the first ones, at T = 1: faster; images only")
     batch_size: int = option(32, "samples a step")
     lr: float = option(3e-3, "learning rate of AdamW at its height")
     min_lr: float = option(1e-5, "where the cosine ends")
@@ -48,6 +48,7 @@ class Recipe:
     erase: float = option(0.0, "probability to erase a rectangle")
     augment_events: int = option(1, "of event frames: 1, the recipe's changes; 0, none")
     split_by: str = option("number", "how events are cut into frames: by number or by time")
+    norm_momentum: float = option(0.1, "what one batch counts in batch norm's running statistics")
     gain: float = option(1.0, "batch norm's gain at the beginning")
     gain_down: float = option(1.0, "times this in the stem SCS's strided convolutions")
     gain_pair: float = option(1.0, "times this in the stem SCS's pairs of convolutions")
@@ -75,8 +76,11 @@ class Recipe:
             for name in names.split():
                 value = getattr(self, name)
                 expect(low <= value <= high, f"{name} must lie in {low} … {high}, got {value}")
-        some = self.single_step_epochs < self.epochs
-        expect(some, f"single_step_epochs {self.single_step_epochs} must leave some of {self.epochs} epochs")
+
+    @property
+    def single_step_epochs(self) -> int:
+        """How many epochs run at T = 1. The last never does."""
+        return int(self.single_step * self.epochs)
 
     def to_json(self) -> str:
         """Return all fields, a line each."""
@@ -104,10 +108,11 @@ CHOICES = {
 BIG, HUGE, BELOW_1 = float("inf"), 1e30, 1 - 1e-9  # AdamW divides by 1 − β₂
 RANGES = {
     "epochs batch_size": (1, BIG),
-    "T single_step_epochs warmup mixup_until threads seed save_seconds": (0, BIG),
+    "T warmup mixup_until threads seed save_seconds": (0, BIG),
     "lr min_lr warmup_lr weight_decay mixup": (0, HUGE),
-    "beta2": (0, BELOW_1),
+    "beta2 single_step": (0, BELOW_1),
     "shift flip policy mixup_probability erase label_smoothing layer_decay mask_ratio": (0, 1),
+    "norm_momentum": (1e-6, 1),
     "gain gain_down gain_pair": (1e-3, 1e3),
 }
 
@@ -142,24 +147,31 @@ SHORT = dict(
     gain_pair=0.5, layer_decay=1.0,
 )  # fmt: skip
 
+# Running statistics that follow the last ten batches made test accuracy jump by two points in thirty steps (at
+# T = 1 on Fashion-MNIST). Where an epoch has steps enough, one batch counts less.
+CALM = dict(norm_momentum=0.01)
+
+# A step at T = 1 costs a third of one at T = 4: five epochs at 1 and one at 4 take as long as three at 4.
+QUICK = CALM | dict(epochs=6, single_step=0.85)
+
 RECIPES: dict[str, dict] = {
     "digits": SHORT | dict(model="spikformer_1_64_digits", epochs=20, shift=0.3),
-    "fashion-mnist": SHORT | dict(model="spikformer_2_64_fashion", epochs=10, batch_size=64, flip=0.5),
-    "mnist": SHORT | dict(model="spikformer_2_64_fashion", epochs=10, batch_size=64, shift=0.5),
+    "fashion-mnist": SHORT | QUICK | dict(model="spikformer_2_64_fashion", flip=0.5),
+    "mnist": SHORT | QUICK | dict(model="spikformer_2_64_fashion", shift=0.5),
     "cifar10": CIFAR | dict(model="spikformer_4_384_cifar10"),
     "cifar100": CIFAR | dict(model="spikformer_4_384_cifar10"),  # with 100 classes, as published
     "tiny-imagenet": IMAGENET | dict(model="saformer_4_384_tinyimagenet", batch_size=128),  # ours
     "imagenet": IMAGENET | dict(model="spikformer_8_512_imagenet"),
     "cifar10dvs": EVENTS | dict(model="spikformer_2_256_cifar10dvs"),
     "gesture": EVENTS | dict(model="spikformer_2_256_gesture"),  # ours: as CIFAR10-DVS
-    "fashion-dvs": SHORT | dict(model="spikformer_2_64_fashion_dvs", T=8, epochs=10),
+    "fashion-dvs": SHORT | CALM | dict(model="spikformer_2_64_fashion_dvs", T=8, epochs=10),
 }  # fmt: skip
 
 # Pre-training by masked images: MAE's optimizer (arXiv 2111.06377) and its lr at a batch of 256; for the
 # small sets the rates are ours. Images are only moved, not mixed or erased.
 PLAIN = dict(
-    objective=MASKED, beta2=0.95, weight_decay=0.05, min_lr=0.0, label_smoothing=0.0, policy=0.0, mixup=0.0,
-    mixup_until=0, erase=0.0,
+    objective=MASKED, single_step=0.0, beta2=0.95, weight_decay=0.05, min_lr=0.0, label_smoothing=0.0,
+    policy=0.0, mixup=0.0, mixup_until=0, erase=0.0,
 )  # fmt: skip
 MAE = PLAIN | dict(batch_size=256, lr=1.5e-4, warmup=40, warmup_lr=0.0)
 PRETRAINING: dict[str, dict] = {

@@ -75,7 +75,7 @@ def doubts(model: SpikingTransformer | MaskedAutoencoder, recipe: Recipe, given:
         "mixup_probability mixup_until": (recipe.mixup, "--mixup"),
         "warmup_lr": (recipe.warmup, "--warmup"),
         "split_by augment_events": (model.in_channels == 2, "event data"),
-        "single_step_epochs": (still and model.T > 1, "training on still images, and T above 1"),
+        "single_step": (still and model.T > 1, "training on still images, and T above 1"),
         "gain": (not recipe.init, "fresh weights, no --init"),
         "gain_down gain_pair": (scs and not recipe.init, "the stem SCS with fresh weights"),
     }
@@ -111,6 +111,9 @@ def train(
     recipe, at, generators = run.recipe, Progress(), {"masks": make_rng(run.recipe.seed)}
     set_threads(recipe.threads)
     model.to(recipe.device)
+    for _, module in model.named_modules():
+        if isinstance(module, BatchNorm):
+            module.momentum = recipe.norm_momentum
     scales = layer_scales(model, recipe.layer_decay) if recipe.init else None
     optimizer = AdamW(model.parameters(), recipe.lr, (0.9, recipe.beta2), 1e-8, recipe.weight_decay, scales)
     if saved:

@@ -113,12 +113,17 @@ def test_json_that_is_no_recipe_is_refused(tmp_path):
         ("device", "tpu", "device must be one of cpu, cuda, got 'tpu'"),
         ("objective", "win", "objective must be one of classify, masked"),
         ("model", "", "a recipe needs a model and data"),
-        ("single_step_epochs", 20, "single_step_epochs 20 must leave some of 20 epochs"),
+        ("single_step", 1.0, "single_step must lie in 0 … 0.999999999, got 1.0"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(field, value, message):
     with pytest.raises(ValueError, match=message):
         resolve("digits", **{field: value})
+
+
+@pytest.mark.parametrize("epochs, single", [(1, 0), (2, 1), (5, 4), (6, 5), (100, 85)])
+def test_the_last_epoch_runs_at_every_step(epochs, single):
+    assert resolve("fashion-mnist", epochs=epochs).single_step_epochs == single < epochs
 
 
 def test_every_option_overrides_its_field(monkeypatch, tmp_path):
@@ -151,8 +156,8 @@ def test_every_option_overrides_its_field(monkeypatch, tmp_path):
         ({"warmup": 20}, ["warmup 20 of --epochs 20"]),
         ({"lr": 1e-6}, ["min-lr 1e-05 is above --lr 1e-06"]),
         ({"threads": 10**6}, ["threads 1000000"]),
-        ({"single_step_epochs": 2}, []),
-        ({"single_step_epochs": 2, "T": 1}, ["single-step-epochs"]),
+        ({"single_step": 0.5}, []),
+        ({"single_step": 0.5, "T": 1}, ["single-step"]),
         ({"init": "x", "gain": 2.0, "layer_decay": 0.5}, ["gain"]),
         ({"model": "spikformer_v2_1_64_digits", "gain_down": 2.0}, []),
     ],

@@ -82,6 +82,7 @@ def few(monkeypatch):
 def small(objective="classify", **overrides) -> Recipe:
     recipes = PRETRAINING if objective == "masked" else RECIPES
     settings = {"epochs": EPOCHS, "batch_size": 16, "threads": 1, "save_seconds": 0.0, "T": 1, "mixup": 0.5}
+    settings |= {"norm_momentum": 0.03}
     model = {"model": "spikformer_v2_1_64_digits"} if objective == "masked" else {}
     return resolve("digits", recipes, **settings | model | overrides)
 
@@ -148,7 +149,7 @@ def test_a_run_that_is_taken_up_anywhere_ends_as_if_it_had_never_stopped(tmp_pat
 
 def test_single_step_epochs_come_first_and_are_taken_up_too(tmp_path, monkeypatch):
     """T is 1 in the first epoch and 3 in the second, tests included, wherever the run was cut off."""
-    recipe, steps = small(T=3, single_step_epochs=1), []
+    recipe, steps = small(T=3, single_step=0.5), []
     forward = SpikingTransformer.forward
     monkeypatch.setattr(
         SpikingTransformer, "forward", lambda self, x: steps.append(self.T) or forward(self, x)
@@ -161,7 +162,7 @@ def test_single_step_epochs_come_first_and_are_taken_up_too(tmp_path, monkeypatc
             session(tmp_path / "run", recipe, moment)
     session(tmp_path / "run", recipe)
     assert alike(end_of(tmp_path / "run"), end_of(tmp_path / "whole"))
-    session(tmp_path / "other", replace(recipe, single_step_epochs=0))
+    session(tmp_path / "other", replace(recipe, single_step=0.0))
     assert not alike(end_of(tmp_path / "other"), end_of(tmp_path / "whole"))
 
 
@@ -178,7 +179,7 @@ def test_a_run_is_evaluated_with_the_time_steps_of_its_last_epoch(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Run, "save", cut_off)
-    steps = ["--T", "2", "--epochs", str(epochs), "--single-step-epochs", str(epochs - 1)]
+    steps = ["--T", "2", "--epochs", str(epochs), "--single-step", "0.9"]
     command = ["train", "--recipe", "digits", "--out", str(tmp_path / "run"), *steps]
     assert main(command) == 130
     assert main(["evaluate", str(tmp_path / "run")]) == 0
