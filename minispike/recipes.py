@@ -147,7 +147,7 @@ SHORT = dict(
     gain_pair=0.5, layer_decay=1.0,
 )  # fmt: skip
 
-# Running statistics that follow the last ten batches made test accuracy jump by two points in thirty steps (at
+# Running statistics that follow the last ten batches made test accuracy jump by two points in 30 steps (at
 # T = 1 on Fashion-MNIST). Where an epoch has steps enough, one batch counts less.
 CALM = dict(norm_momentum=0.01)
 
