@@ -15,11 +15,11 @@ from __future__ import annotations
 import glob
 import os
 import re
-import tempfile
 import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from threading import get_ident
 
 import numpy as np
 from tqdm import tqdm
@@ -101,17 +101,18 @@ def _keep(file: Path, frames: np.ndarray) -> None:
     """Write frames as the smallest unsigned integers that hold the counts; all of the file, or nothing."""
     file.parent.mkdir(parents=True, exist_ok=True)
     counts = frames.astype(np.min_scalar_type(int(frames.max())))
-    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as unfinished:
-        try:
-            np.save(unfinished, counts)
-        except BaseException:
-            os.unlink(unfinished.name)
-            raise
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}.{get_ident()}.part")
+    try:
+        with unfinished.open("xb") as opened:
+            np.save(opened, counts)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
     name = file.name.rsplit(".", 3)[0]
     for other in file.parent.glob(f"{glob.escape(name)}.*.*.npy"):
         if other != file and other.name.rsplit(".", 3)[0] == name:  # outdated, and not of a "<name>.x"
             other.unlink(missing_ok=True)  # another process may be making the same frames
-    os.replace(unfinished.name, file)
+    unfinished.replace(file)
 
 
 # ---------------------------------------------------------------- CIFAR10-DVS

@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import fields, replace
 from math import ceil
+from pathlib import Path
 from shlex import quote
 
 from tqdm import tqdm
@@ -22,7 +23,7 @@ from .energy import Count, count
 from .interop import load_official
 from .models import SpikingTransformer, configuration, create_model, list_models
 from .profile import as_dicts, profile, table
-from .recipes import KINDS, MASKED, PRETRAINING, RECIPES, Recipe, resolve
+from .recipes import CHOICES, KINDS, MASKED, PRETRAINING, RECIPES, Recipe, resolve
 from .run import Run
 from .torchfile import FileFormatError
 from .train import evaluate
@@ -43,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     evaluator.add_argument("folder", metavar="RUN", help="the run's folder")
     evaluator.add_argument("--checkpoint", metavar="FILE", help="another file than the run's newest")
     evaluator.add_argument("--root", metavar="DIR", help="the data set's folder, if not the run's")
+    evaluator.add_argument(
+        "--device", choices=CHOICES["device"], help="where to run, if not where it was trained"
+    )
     importer = commands.add_parser(
         "import", help="turn an authors' checkpoint (.pth, .pth.tar, .npz, .safetensors) into one of ours"
     )
@@ -109,7 +113,8 @@ def run_training(args) -> None:
         threads = run.recipe.threads or get_threads()
         for doubt in doubts(model, run.recipe, changes(args)):
             print(f"note: {doubt}", file=sys.stderr)
-        run = Run.create(args.out, replace(run.recipe, T=model.T, threads=threads))
+        root = str(Path(run.recipe.root).resolve()) if run.recipe.root else ""  # to be found from anywhere
+        run = Run.create(args.out, replace(run.recipe, T=model.T, threads=threads, root=root))
     recipe, here = run.recipe, quote(str(run.folder))
     print(f"{recipe.model}: {model.num_params():,} parameters, T = {recipe.T}, {recipe.threads} threads")
     steps = f"{len(batches):,} steps of {recipe.batch_size} samples an epoch"
@@ -155,6 +160,9 @@ def begin(args) -> tuple[Run, Saved | None]:
         other = sorted(given.keys() - {"root"}) or ["recipe"]
         raise ValueError(f"a resumed run keeps its recipe, for its schedule: leave out {', '.join(other)}")
     run = Run.open(args.resume)
+    begun_by = "pretrain" if run.recipe.objective == MASKED else "train"
+    if args.command != begun_by:
+        raise ValueError(f"{args.resume} was begun by {begun_by}: say {begun_by} --resume {args.resume}")
     run.recipe = replace(run.recipe, **given)
     return run, run.newest()
 
@@ -173,16 +181,20 @@ def run_evaluate(args) -> None:
     if at["epoch"] + bool(at["step"]) <= recipe.single_step_epochs:
         model.T = 1
     bar = tqdm(Prefetch(test), desc="test", leave=False, disable=None)  # None: only on a terminal
-    loss, accuracy = evaluate(model.to(recipe.device), bar)
+    device = args.device or recipe.device
+    loss, accuracy = evaluate(model.to(device), bar)
     moment = f"epoch {at['epoch']} of {recipe.epochs}" + (f" and {at['step']} steps" if at["step"] else "")
     moment += f", at T = {model.T}"
     print(f"after {moment}: test loss {loss:.4f}, accuracy {accuracy:.2%}")
     row = next((row for row in run.read_metrics() if row.get("epoch") == at["epoch"]), None)
     if row and not at["step"]:
         found, noted = (loss, accuracy), (row.get("test_loss"), row.get("test_accuracy"))
-        if found != noted:
+        if found == noted:
+            print("metrics.csv has the same, to the last bit")
+        elif device == recipe.device:
             raise ValueError(f"metrics.csv has {noted[0]}, {noted[1]}: is it other data, or another NumPy?")
-        print("metrics.csv has the same, to the last bit")
+        else:
+            print(f"metrics.csv has {noted[0]:.4f}, {noted[1]:.2%}, on {recipe.device}")
 
 
 def data_of(recipe: Recipe) -> tuple:

@@ -164,6 +164,8 @@ def test_outdated_frames_go_and_those_of_a_longer_name_stay(tmp_path):
     for name in ("x.led.1.2.npy", "x.1.2.npy", "x.1.3.npy"):
         dvs._keep(tmp_path / name, np.ones((1, 1, 1, 2)))
     assert {file.name for file in tmp_path.iterdir()} == {"x.led.1.2.npy", "x.1.3.npy"}
+    (tmp_path / "any").touch()  # who may read other new files may read these
+    assert (tmp_path / "x.1.3.npy").stat().st_mode == (tmp_path / "any").stat().st_mode
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):

@@ -17,9 +17,10 @@ from data_utils import datasets
 from data_utils.digits import load_digits
 from data_utils.loader import Epoch, Loader, Prefetch
 from data_utils.pipeline import Pipeline
+from minispike import __main__ as command
 from minispike import backend, create_model, trainer
 from minispike.__main__ import main
-from minispike.checkpoint import load, read_safetensors, save, write_durably
+from minispike.checkpoint import load, load_all, read_safetensors, save, write_durably
 from minispike.models import SpikingTransformer
 from minispike.optim import AdamW
 from minispike.recipes import PRETRAINING, RECIPES, Recipe, resolve
@@ -482,7 +483,7 @@ def test_ctrl_c_on_the_command_line(tmp_path, capsys, monkeypatch, few):
 # ---------------------------------------------------------------- the commands
 
 
-def test_train_and_evaluate(tmp_path, capsys, few):
+def test_train_and_evaluate(tmp_path, capsys, few, monkeypatch):
     folder = tmp_path / "run"
     given = ["--epochs", "2", "--lr", "0.002", "--mask-ratio", "0.4"]
     assert main(["train", *COMMAND, "--out", str(folder), *given]) == 0
@@ -511,6 +512,11 @@ def test_train_and_evaluate(tmp_path, capsys, few):
     last = metrics.splitlines()[-1].split(",")[-1]
     (folder / "metrics.csv").write_text(metrics.replace(last, "0.5"))
     assert main(["evaluate", str(folder)]) == 1 and "metrics.csv has" in capsys.readouterr().err
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"device": "cpu"', '"device": "cuda"'))
+    monkeypatch.setattr(Run, "read", lambda self, path: load_all(path))  # as if it had been trained there
+    assert main(["evaluate", str(folder), "--device", "cpu"]) == 0
+    assert "50.00%, on cuda" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["epoch,loss\n1,\n", "epoch,loss\n1,2,3\n", "epoch,loss\n1\n"])
@@ -621,6 +627,23 @@ def test_what_makes_no_sense_is_refused_before_a_folder_is_made(
     assert main(["train", *arguments]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and not list(tmp_path.iterdir())
+
+
+def test_a_run_is_gone_on_with_by_the_command_that_began_it(tmp_path, capsys):
+    Run.create(tmp_path / "p", small("masked"))
+    Run.create(tmp_path / "t", small())
+    for wrong, folder, other in (("train", "p", "pretrain"), ("pretrain", "t", "train")):
+        assert main([wrong, "--resume", str(tmp_path / folder)]) == 1
+        assert f"was begun by {other}: say {other} --resume {tmp_path / folder}" in capsys.readouterr().err
+
+
+def test_a_relative_root_is_kept_as_an_absolute_one(tmp_path, monkeypatch):
+    """A run may be resumed from another folder than it was begun in."""
+    monkeypatch.chdir(tmp_path)
+    data = loaders(small())
+    monkeypatch.setattr(command, "data_of", lambda recipe: (*data, 10))
+    assert main(["train", *COMMAND, "--root", "here", "--out", "run"]) == 0
+    assert Run.open("run").recipe.root == str(tmp_path / "here")
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "checkpoint.previous"])
