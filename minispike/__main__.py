@@ -118,7 +118,8 @@ def run_training(args) -> None:
     recipe, here = run.recipe, quote(str(run.folder))
     print(f"{recipe.model}: {model.num_params():,} parameters, T = {recipe.T}, {recipe.threads} threads")
     steps = f"{len(batches):,} steps of {recipe.batch_size} samples an epoch"
-    print(f"{recipe.data}: {steps}; epochs: {recipe.epochs}")
+    single = f", the first {recipe.single_step_epochs} at T = 1" if recipe.single_step_epochs else ""
+    print(f"{recipe.data}: {steps}; epochs: {recipe.epochs}{single}")
     if saved:
         at = saved.training["progress"]
         print(f"{run.folder} stands at {at['epoch']} epochs and {at['step']} steps")

@@ -185,6 +185,7 @@ def test_a_run_is_evaluated_with_the_time_steps_of_its_last_epoch(
     assert main(command) == 130
     assert main(["evaluate", str(tmp_path / "run")]) == 0
     told = capsys.readouterr().out
+    assert (f"epochs: {epochs}, the first 1 at T = 1" in told) == (T == 1)
     assert f"after epoch 1 of {epochs}, at T = {T}: " in told and "the same, to the last bit" in told
 
 
