@@ -151,12 +151,13 @@ SHORT = dict(
 # T = 1 on Fashion-MNIST). Where an epoch has steps enough, one batch counts less.
 CALM = dict(norm_momentum=0.01)
 
-# A step at T = 1 costs a third of one at T = 4: five epochs at 1 and one at 4 take as long as three at 4.
-QUICK = CALM | dict(epochs=6, single_step=0.85)
+# A step at T = 1 costs a third of one at T = 4: six epochs at 1 and one at 4 take as long as three at 4. Small
+# batches make the most of an epoch. Clothes are not mirrored: all shoes point the same way.
+QUICK = CALM | dict(epochs=7, single_step=0.87, batch_size=16)
 
 RECIPES: dict[str, dict] = {
     "digits": SHORT | dict(model="spikformer_1_64_digits", epochs=20, shift=0.3),
-    "fashion-mnist": SHORT | QUICK | dict(model="spikformer_2_64_fashion", flip=0.5),
+    "fashion-mnist": SHORT | QUICK | dict(model="spikformer_2_64_fashion"),
     "mnist": SHORT | QUICK | dict(model="spikformer_2_64_fashion", shift=0.5),
     "cifar10": CIFAR | dict(model="spikformer_4_384_cifar10"),
     "cifar100": CIFAR | dict(model="spikformer_4_384_cifar10"),  # with 100 classes, as published
@@ -174,10 +175,11 @@ PLAIN = dict(
     policy=0.0, mixup=0.0, mixup_until=0, erase=0.0,
 )  # fmt: skip
 MAE = PLAIN | dict(batch_size=256, lr=1.5e-4, warmup=40, warmup_lr=0.0)
+MASKED_FASHION = dict(model="spikformer_v2_2_64_fashion", T=1, epochs=10, batch_size=32, lr=3e-3, warmup=1)
 PRETRAINING: dict[str, dict] = {
     "digits": PLAIN | dict(model="spikformer_v2_1_64_digits", T=1, epochs=40, lr=5e-3, warmup=1),
-    "fashion-mnist": PLAIN | dict(model="spikformer_v2_2_64_fashion", T=1, epochs=10, lr=3e-3, warmup=1),
-    "mnist": PLAIN | dict(model="spikformer_v2_2_64_fashion", T=1, epochs=10, lr=3e-3, warmup=1),
+    "fashion-mnist": PLAIN | MASKED_FASHION,
+    "mnist": PLAIN | MASKED_FASHION,
     "imagenet": MAE | dict(model="spikformer_v2_8_512_imagenet", T=1),
 }
 
