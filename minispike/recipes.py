@@ -151,8 +151,8 @@ SHORT = dict(
 # T = 1 on Fashion-MNIST). Where an epoch has steps enough, one batch counts less.
 CALM = dict(norm_momentum=0.01)
 
-# A step at T = 1 costs a third of one at T = 4: six epochs at 1 and one at 4 take as long as three at 4. Small
-# batches make the most of an epoch. Clothes are not mirrored: all shoes point the same way.
+# A step at T = 1 costs a third of one at T = 4: six epochs at 1 and one at 4 take as long as three at 4.
+# Small batches make the most of an epoch. Clothes are not mirrored: all shoes point the same way.
 QUICK = CALM | dict(epochs=7, single_step=0.87, batch_size=16)
 
 RECIPES: dict[str, dict] = {
