@@ -165,7 +165,7 @@ RECIPES: dict[str, dict] = {
     "imagenet": IMAGENET | dict(model="spikformer_8_512_imagenet"),
     "cifar10dvs": EVENTS | dict(model="spikformer_2_256_cifar10dvs"),
     "gesture": EVENTS | dict(model="spikformer_2_256_gesture"),  # ours: as CIFAR10-DVS
-    "fashion-dvs": SHORT | CALM | dict(model="spikformer_2_64_fashion_dvs", T=8, epochs=10),
+    "fashion-dvs": SHORT | CALM | dict(model="spikformer_2_64_fashion_dvs", T=8, epochs=10, batch_size=16),
 }  # fmt: skip
 
 # Pre-training by masked images: MAE's optimizer (arXiv 2111.06377) and its lr at a batch of 256; for the
