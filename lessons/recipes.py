@@ -12,10 +12,11 @@ import numpy as np
 from data_utils.augment import shift
 from data_utils.batches import Batches
 from data_utils.digits import load_digits
-from minispike import BatchNorm, Module, evaluate, fit, no_grad
+from minispike import Module, evaluate, fit
 from minispike.checkpoint import load_encoder
 from minispike.masked import MaskedAutoencoder, pretrain
 from minispike.optim import AdamW, cosine_with_warmup, layer_scales
+from minispike.train import calibrate
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 
@@ -137,14 +138,7 @@ def wake(model: Module, images, gain: float = 3.0) -> None:
     for path, parameter in model.named_parameters():
         if path.endswith("norm.weight"):
             parameter.data[...] = gain
-    norms = [module for _, module in model.named_modules() if isinstance(module, BatchNorm)]
-    usual = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    with no_grad():
-        model.train()(images)
-    for norm, momentum in zip(norms, usual, strict=True):
-        norm.momentum = momentum
+    calibrate(model.train(), [(images, None)])
 
 
 def recorded(experiment: str) -> dict[str, list[dict]]:

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from math import isfinite
 
 from tqdm import tqdm
 
 from .autograd import Tensor, no_grad, trace
 from .backend import get_device, get_xp, keep_freed_memory, to_device, to_host
-from .nn import Module
+from .nn import BatchNorm, Module
 from .ops import softmax_cross_entropy
 from .optim import SGD
 
@@ -57,6 +58,7 @@ def fit(
     schedule: Callable[[float], float] | None = None,
     label_smoothing: float = 0.0,
     objective: Callable | None = None,
+    calibration: int = 0,
     test: Iterable | None = None,
     on_step: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[dict], None] | None = None,
@@ -70,6 +72,7 @@ def fit(
     epoch comes with its fraction.
     objective: objective(model, images, labels) gives the loss to descend, and a dict of things to count, each
     averaged over the samples; by default `classify`, with its label_smoothing.
+    calibration: after each epoch, how many of its batches to `calibrate` the model with.
     test: batches to evaluate on after each epoch.    on_epoch: sees each record.    on_step: sees how far
     training has come, after each step.
     start: where to go on, with a model and an optimizer as they were then; it is moved along. Within an
@@ -103,6 +106,8 @@ def fit(
             bar.set_postfix(shown | {"images/s": f"{at.seen / at.seconds:.0f}"}, refresh=False)
             if on_step:
                 on_step(at)
+        if calibration:
+            calibrate(model, islice(batches(epoch), calibration))
         record = {"epoch": epoch + 1, "lr": optimizer.lr, **at.means(), "seconds": at.seconds}
         if test is not None:
             record["test_loss"], record["test_accuracy"] = evaluate(model, test)
@@ -117,6 +122,25 @@ def classify(model: Module, images, labels, label_smoothing: float = 0.0) -> tup
     logits = model(images)
     loss = softmax_cross_entropy(logits, labels, label_smoothing)
     return loss, {"accuracy": count_correct(logits, labels)}
+
+
+def calibrate(model: Module, batches: Iterable) -> None:
+    """Make batch norm's running statistics anew: the plain mean of what each (images, labels) batch has.
+
+    While weights move, the running mean of a training comes late where many batches count, and is noisy where
+    few do; in a spiking network, with its thresholds, either costs accuracy. After arXiv 2105.07576, §3.
+    """
+    norms = [module for _, module in model.named_modules() if isinstance(module, BatchNorm)]
+    usual, was_training = [norm.momentum for norm in norms], model.training
+    model.train()
+    with no_grad():
+        for number, (images, _) in enumerate(batches, start=1):
+            for norm in norms:
+                norm.momentum = 1 / number
+            model(_like(model, images))
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+    model.train(was_training)
 
 
 def evaluate(model: Module, batches: Iterable) -> tuple[float, float]:

@@ -70,6 +70,7 @@ def doubts(model: SpikingTransformer | MaskedAutoencoder, recipe: Recipe, given:
     still = not masked and model.in_channels != 2
     needs = {  # fields: whether they work, and what they would need
         "label_smoothing": (not masked, "labels, which pre-training has none of"),
+        "calibration": (not masked, "the command train"),
         "mask_ratio": (masked, "the command pretrain"),
         "layer_decay": (recipe.init, "--init"),
         "mixup_probability mixup_until": (recipe.mixup, "--mixup"),
@@ -111,9 +112,6 @@ def train(
     recipe, at, generators = run.recipe, Progress(), {"masks": make_rng(run.recipe.seed)}
     set_threads(recipe.threads)
     model.to(recipe.device)
-    for _, module in model.named_modules():
-        if isinstance(module, BatchNorm):
-            module.momentum = recipe.norm_momentum
     scales = layer_scales(model, recipe.layer_decay) if recipe.init else None
     optimizer = AdamW(model.parameters(), recipe.lr, (0.9, recipe.beta2), 1e-8, recipe.weight_decay, scales)
     if saved:
@@ -135,8 +133,9 @@ def train(
             return pretrain(model, optimizer, batches, rng=generators["masks"], **options)
         batches = single_steps_first(model, batches, recipe.single_step_epochs)
         keeper.sample = to_device(next(iter(test))[0][..., :SAMPLE, :, :, :], recipe.device)
-        test, smoothing = Watched(test, lambda: keeper.stop_here(at), progress), recipe.label_smoothing
-        return fit(model, optimizer, batches, label_smoothing=smoothing, test=test, **options)
+        options |= {"label_smoothing": recipe.label_smoothing, "calibration": recipe.calibration}
+        test = Watched(test, lambda: keeper.stop_here(at), progress)
+        return fit(model, optimizer, batches, test=test, **options)
 
 
 def single_steps_first(model: SpikingTransformer, batches: Callable, epochs: int) -> Callable:

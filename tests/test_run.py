@@ -83,7 +83,7 @@ def few(monkeypatch):
 def small(objective="classify", **overrides) -> Recipe:
     recipes = PRETRAINING if objective == "masked" else RECIPES
     settings = {"epochs": EPOCHS, "batch_size": 16, "threads": 1, "save_seconds": 0.0, "T": 1, "mixup": 0.5}
-    settings |= {"norm_momentum": 0.03}
+    settings |= {"calibration": 2} if objective == "classify" else {}
     model = {"model": "spikformer_v2_1_64_digits"} if objective == "masked" else {}
     return resolve("digits", recipes, **settings | model | overrides)
 

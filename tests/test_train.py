@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from data_utils.batches import Batches
-from minispike import Parameter, Tensor, create_model, evaluate, fit, ops
+from minispike import BatchNorm, Parameter, Tensor, create_model, evaluate, fit, ops
 from minispike.backend import get_device, to_device
 from minispike.optim import SGD, AdamW, cosine_with_warmup
-from minispike.train import Progress, count_correct
+from minispike.train import Progress, calibrate, count_correct
 
 from .test_blocks import lively
 
@@ -208,6 +208,32 @@ def test_evaluation_restores_the_mode_and_leaves_no_trace():
     assert not model.training
     with pytest.raises(ValueError, match="no batches"):
         evaluate(model, [])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_calibration_is_the_mean_over_batches_and_changes_nothing_else(rng, training):
+    batches = [(rng.standard_normal((4, 5, 3)) * scale + 2, None) for scale in (1, 2, 6)]
+    model = BatchNorm(3).to(dtype="float64").train(training)
+    model.running_mean[...], model.momentum = 99, 0.2
+    calibrate(model, batches)
+    each = [images.reshape(20, 3) for images, _ in batches]
+    np.testing.assert_allclose(model.running_mean, np.mean([x.mean(0) for x in each], 0), rtol=1e-12)
+    np.testing.assert_allclose(model.running_var, np.mean([x.var(0, ddof=1) for x in each], 0), rtol=1e-12)
+    assert model.momentum == 0.2 and model.training == training
+    assert (model.weight.data == 1).all() and model.weight.grad is None
+    calibrate(model, [])
+    assert (model.running_mean < 9).all()
+
+
+def test_a_training_calibrates_after_each_epoch_and_learns_the_same():
+    tests = Batches(*toy(40, seed=1), 16)
+    (plain, before), (model, after) = (train(2, calibration=n, test=tests) for n in (0, 2))
+    for path, array in model.state_dict().items():
+        assert np.array_equal(array, plain.state_dict()[path]) == ("running" not in path), path
+    assert [r["loss"] for r in after] == [r["loss"] for r in before]
+    assert all(a["test_loss"] != b["test_loss"] for a, b in zip(after, before, strict=True))
+    calibrate(plain, list(Batches(*toy(), 8, 0)(1))[:2])
+    assert all(np.array_equal(x, plain.state_dict()[path]) for path, x in model.state_dict().items())
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_layer():

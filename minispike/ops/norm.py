@@ -139,8 +139,8 @@ def statistics(x, running_mean, running_var, training, momentum, repeats=1) -> t
     n = repeats * (data.size // channels)
     expect(n > 1, f"batch_norm needs more than one value per channel to train on, got x {list(x.shape)}")
     mean, var = moments(data)
-    running_mean += momentum * (mean - running_mean)
-    running_var += momentum * (var * (n / (n - 1)) - running_var)
+    running_mean[...] = (1 - momentum) * running_mean + momentum * mean
+    running_var[...] = (1 - momentum) * running_var + momentum * (var * (n / (n - 1)))
     return mean, var
 
 
