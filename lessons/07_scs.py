@@ -134,7 +134,7 @@ def ways(seed, gain):
     wake(first, train[None], gain)
     s = first.eval()(digits[None], T=4)
     for brick in (plain, strided):
-        wake(brick, s[:, :n], gain)
+        wake(brick, s.data[:, :n], gain)
         brick.eval()
     current, pool = plain.norm(plain.map(s)), partial(ops.max_pool2d, k=3, stride=2, padding=1)
     fired = plain.neuron(current)
