@@ -294,7 +294,8 @@ def draw(record: dict) -> None:
     right.set(title="whole 4-384 model: throughput against SSA", ylabel="faster by, %")
     right.set_xticks(range(len(names)), names, rotation=35, ha="right")
     right.legend(frameon=False, fontsize=8, loc="upper right")
-    right.set_ylim(0, 95)
+    right.set_ylim(min(0, *(bar.get_height() for bar in right.patches)) - 2, 95)
+    right.axhline(0, color=viz.INK, linewidth=0.8)
     fig.savefig(RESULTS / "mixer_speed.png")
 
 
