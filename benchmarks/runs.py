@@ -100,6 +100,8 @@ def collect(experiment: str, variant: str, seed: int, root: Path) -> dict:
     found = {"variant": variant, "seed": seed, "recipe": asdict(run.recipe)}
     found |= {"parameters": saved.model.num_params()}
     found |= {"minutes": round(minutes_of(experiment, variant, seed, root), 1)}
+    first = EXPERIMENTS[experiment][variant][2]
+    found |= {"minutes_before": round(minutes_of(experiment, first, seed, root), 1) if first else 0.0}
     if "test_accuracy" in rows[-1]:
         _, test, _ = data_of(run.recipe)
         images, _ = next(iter(test))
@@ -137,13 +139,13 @@ def table(runs: list[dict]) -> str:
 
 
 def draw(experiment: str, runs: list[dict]) -> None:
-    """Draw each variant's test accuracy over its minutes of training."""
+    """Draw each variant's test accuracy over its minutes of training, pre-training included."""
     fig, ax = viz.figure(size=(7.5, 4.2))
     variants = list(dict.fromkeys(run["variant"] for run in runs if "test_accuracy" in run))
     for run in runs:
         if run["variant"] not in variants:
             continue
-        number, minutes, passed = variants.index(run["variant"]), [], 0.0
+        number, minutes, passed = variants.index(run["variant"]), [], run["minutes_before"]
         for row in run["curve"]:
             passed += row["seconds"] / 60
             minutes.append(passed)

@@ -147,7 +147,7 @@ SHORT = dict(
 )  # fmt: skip
 
 # Running statistics that follow the last ten batches made test accuracy jump by two points in 30 steps (at
-# T = 1 on Fashion-MNIST); slower ones come late: 19 % after the first epoch. See train.calibrate.
+# T = 1 on Fashion-MNIST); slower ones came late: SAFormer at 19 % after an epoch. See train.calibrate.
 CALM = dict(calibration=50)
 
 # A step at T = 1 costs a third of one at T = 4: six epochs at 1 and one at 4 take as long as three at 4.

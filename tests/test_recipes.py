@@ -174,9 +174,12 @@ def test_no_recipe_is_in_doubt(recipes):
     for name in ("digits", "fashion-mnist", "mnist"):
         recipe = resolve(name, recipes)
         assert not doubts(build(recipe, 10), recipe, [])
-    masked = resolve("digits", PRETRAINING, label_smoothing=0.1, mask_ratio=0.4)
-    told = doubts(build(masked, 10), masked, ["label_smoothing", "mask_ratio"])
-    assert told == ["--label-smoothing changes nothing here: it needs labels, which pre-training has none of"]
+    masked = resolve("digits", PRETRAINING, label_smoothing=0.1, mask_ratio=0.4, calibration=3)
+    told = doubts(build(masked, 10), masked, ["label_smoothing", "mask_ratio", "calibration"])
+    assert told == [
+        "--label-smoothing changes nothing here: it needs labels, which pre-training has none of",
+        "--calibration changes nothing here: it needs the command train",
+    ]
 
 
 # ---------------------------------------------------------------- data sets by name
