@@ -65,7 +65,7 @@ def fit(
     start: Progress | None = None,
     progress: bool = True,
 ) -> list[dict]:
-    """Train, and return one record an epoch: epoch, lr, loss, accuracy, seconds (and test_…).
+    """Train, and return one record an epoch: epoch, lr, loss, accuracy (and test_…), seconds of it all.
 
     batches: batches(epoch) gives that epoch's (images, labels) pairs; its len(), if any, sizes the bar.
     schedule: schedule(epoch) gives the learning rate at every step; where the number of steps is known, the
@@ -108,9 +108,10 @@ def fit(
                 on_step(at)
         if calibration:
             calibrate(model, islice(batches(epoch), calibration))
-        record = {"epoch": epoch + 1, "lr": optimizer.lr, **at.means(), "seconds": at.seconds}
+        record = {"epoch": epoch + 1, "lr": optimizer.lr, **at.means()}
         if test is not None:
             record["test_loss"], record["test_accuracy"] = evaluate(model, test)
+        record["seconds"] = time.perf_counter() - began
         at.close(record)
         if on_epoch:
             on_epoch(record)
