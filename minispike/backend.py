@@ -120,7 +120,7 @@ def orthogonal(n: int, rng: np.random.Generator) -> np.ndarray:
 
 def make_rng(seed: int | np.random.Generator) -> np.random.Generator:
     """Return the host's random generator for a seed; a generator passes through, so callers can share one."""
-    return np.random.default_rng(seed)
+    return seed if hasattr(seed, "standard_normal") else np.random.default_rng(seed)
 
 
 # ---------------------------------------------------------------- threads

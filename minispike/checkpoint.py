@@ -15,12 +15,14 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from zlib import crc32
 
 from safetensors import safe_open
 from safetensors.numpy import save as serialise
 
+from .autograd import expect
 from .backend import HOST, Array, to_host
 from .masked import MaskedAutoencoder, build_masked
 from .models import SpikingTransformer, build_model
@@ -64,9 +66,9 @@ def save(
     if optimizer:
         arrays |= {OPTIMIZER + name: array for name, array in optimizer.state_dict().items()}
     arrays = {name: HOST.xp.asarray(to_host(array), order="C") for name, array in arrays.items()}
-    metadata = {"format": "minispike", "config": json.dumps(model.config, default=_encode)}
-    metadata["training"] = json.dumps(training) if training else ""
-    metadata["crc32"] = checksum(arrays, metadata["training"])
+    config, training = json.dumps(model.config, default=_encode), json.dumps(training or {})
+    metadata = {"format": "minispike", "config": config, "training": training}
+    metadata["crc32"] = checksum(arrays, config + training)
     write_durably(path, serialise(arrays, metadata), previous)
 
 
@@ -86,22 +88,50 @@ def load_all(path: str | Path) -> Saved:
             f"{path}: holds arrays but no minispike configuration; "
             "for an authors' file build the model with create_model and use interop.load_official"
         )
-    training = metadata.get("training", "")
-    if metadata.get("crc32") != checksum(arrays, training):
+    config, training = metadata["config"], metadata.get("training", "{}")
+    if metadata.get("crc32") != checksum(arrays, config + training):
         raise FileFormatError(
             f"{path}: the checksum differs: some of its numbers are not those that were saved"
         )
     try:
-        config = json.loads(metadata["config"], object_hook=_decode)
-        training = json.loads(training or "{}")
-        masked = config.get("family") == "masked_autoencoder"
-        model = build_masked(config) if masked else build_model(config)
+        config, training = json.loads(config, object_hook=_decode), json.loads(training)
+        model = _blank(config, arrays)
         names = [name for name in arrays if name.startswith(OPTIMIZER)]
         optimizer = {name.removeprefix(OPTIMIZER): arrays.pop(name) for name in names}
         model.load_state_dict(arrays)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:  # a foreign configuration fails wherever it fails
         raise FileFormatError(f"{path}: {error}") from error
     return Saved(model, optimizer, training)
+
+
+def _blank(config: dict, arrays: dict[str, Array]) -> SpikingTransformer | MaskedAutoencoder:
+    """Build a model for arrays, its weights zero. ValueError where it would be larger than they are."""
+    zeros = Zeros(sum(array.size for array in arrays.values()))
+    if config.get("family") != "masked_autoencoder":
+        return build_model(config, rng=zeros)
+    encoder, n_positions = config["encoder"], arrays["positions"].shape[0]
+    H, W = (encoder["img_size"],) * 2 if isinstance(encoder["img_size"], int) else encoder["img_size"]
+    expect(H * W == n_positions * 4 ** sum(encoder["pools"]), f"images of {H}×{W}: {n_positions} positions")
+    return build_masked(config, rng=zeros)
+
+
+class Zeros:
+    """In the place of random numbers: zeros, which loaded weights replace, and at most `n` of them.
+
+    Sizes stand in a file's configuration, where a few bytes can ask for any amount of memory.
+    """
+
+    def __init__(self, n: int):
+        self.n = n
+
+    def standard_normal(self, shape: int | tuple[int, ...]) -> Array:
+        sides = (shape,) if isinstance(shape, int) else shape
+        self.n -= prod(sides)
+        expect(min(sides) > 0 and self.n >= 0, "the configuration asks for more weights than the file holds")
+        return HOST.xp.zeros(shape)
+
+    def uniform(self, low: float, high: float, shape: tuple[int, ...]) -> Array:
+        return self.standard_normal(shape)
 
 
 def load_encoder(model: SpikingTransformer, source: MaskedAutoencoder | str | Path) -> None:

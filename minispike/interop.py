@@ -139,10 +139,14 @@ def read_weights(path: str | Path):
     if start.startswith(b"PK"):
         try:
             with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
+                names, size = archive.namelist(), sum(entry.file_size for entry in archive.infolist())
             if names and all(name.endswith(".npy") for name in names):
+                if size > path.stat().st_size:
+                    raise FileFormatError(f"{path}: unpacked it is larger: write it by savez, not compressed")
                 with HOST.xp.load(path, allow_pickle=False) as arrays:
                     return dict(arrays)
+        except FileFormatError:
+            raise
         except Exception as error:
             raise FileFormatError(f"{path}: damaged ({type(error).__name__}: {error})") from error
     return read_torch(path)

@@ -152,6 +152,7 @@ def run_pickle(program: bytes, calls: dict, persistent: Any = None) -> Any:
     stack: list = []
     marks: list[int] = []  # where on the stack each open MARK stands
     memo: dict[int, Any] = {}
+    copied = 0
 
     def since_mark() -> list:
         at = marks.pop()
@@ -219,6 +220,9 @@ def run_pickle(program: bytes, calls: dict, persistent: Any = None) -> Any:
             case "REDUCE" | "NEWOBJ":
                 args, function = stack.pop(), stack.pop()
                 stack.append(_call(function, args, calls))
+                copied += sum(len(arg) for arg in args if isinstance(arg, (list, tuple)))
+                if copied > len(program):  # by fetching one long list from the memo again and again
+                    raise FileFormatError("its calls copy more than the file holds")
             case "BUILD":
                 state = stack.pop()
                 if isinstance(stack[-1], Inert):
@@ -250,7 +254,8 @@ def _call(function: Any, args: Any, calls: dict) -> Any:
 
 def _ordered_dict(pairs: Any = ()) -> dict:
     result: dict = {}
-    _set(result, [part for pair in pairs for part in pair])
+    for key, value in pairs:
+        _set(result, [key, value])
     return result
 
 

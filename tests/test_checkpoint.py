@@ -5,8 +5,10 @@ The .pth files are written here byte by byte, as torch.save writes them; the ora
 
 import collections
 import io
+import json
 import os
 import pickle
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -18,11 +20,13 @@ from minispike import create_model, no_grad
 from minispike.__main__ import main
 from minispike.checkpoint import checksum, load, save
 from minispike.interop import Report, find_state_dict, load_official, to_official
+from minispike.masked import masked_autoencoder
 from minispike.surrogate import ATan
 from minispike.torchfile import FileFormatError, Inert, read_torch, run_pickle
 
 from .test_blocks import lively
 
+HUGE = {"img_size": 2**20}
 SMALL = dict(embed_dim=16, num_heads=4, mlp_ratio=2, depth=2)
 fuzz = settings(
     max_examples=150,
@@ -95,8 +99,9 @@ def test_files_that_are_not_ours_are_refused(tmp_path):
     save_file({"a": np.ones(3)}, path)
     with pytest.raises(FileFormatError, match="no minispike configuration"):
         load(path)
-    ours = {"format": "minispike", "config": '{"family": "perceptron"}', "crc32": checksum({"a": np.ones(3)})}
-    save_file({"a": np.ones(3)}, path, ours)
+    config = '{"family": "perceptron"}'
+    crc = checksum({"a": np.ones(3)}, config + "{}")
+    save_file({"a": np.ones(3)}, path, {"format": "minispike", "config": config, "crc32": crc})
     with pytest.raises(FileFormatError, match="unknown family 'perceptron'; known: spikformer"):
         load(path)
 
@@ -108,6 +113,52 @@ def test_a_wrong_bit_in_a_weight_is_noticed(tmp_path):
     path.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
     with pytest.raises(FileFormatError, match="the checksum differs"):
         load(path)
+
+
+@pytest.mark.parametrize("right, wrong", [(b'T\\": 1', b'T\\": 3'), (b'_heads\\": 4', b'_heads\\": 0')])
+def test_a_wrong_bit_in_the_configuration_is_noticed(tmp_path, right, wrong):
+    path = tmp_path / "model.safetensors"
+    save(small(T=1), path)
+    whole = path.read_bytes()
+    assert whole.count(right) == 1
+    path.write_bytes(whole.replace(right, wrong))
+    with pytest.raises(FileFormatError, match="the checksum differs"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"embed_dim": 10**6}, "asks for more weights than the file holds"),
+        ({"depth": 10**9}, "asks for more weights than the file holds"),
+        ({"num_classes": 10**9}, "asks for more weights than the file holds"),
+        ({"in_channels": 0}, "division"),
+        ({"num_heads": 0}, "modulo"),
+        ({"family": "attention_free_spikformer", "mixer": "random", "num_heads": None} | HUGE, "more"),
+        ({"decoder_depth": 10**9}, "asks for more weights than the file holds"),
+        ({"decoder_dim": 10**9}, "asks for more weights than the file holds"),
+        ({"masked": True} | HUGE, "images of 1048576×1048576: 16 positions"),
+    ],
+)  # fmt: skip
+def test_a_configuration_cannot_ask_for_more_memory_than_the_file_justifies(tmp_path, change, told):
+    """With a checksum that is right: as a file would come that someone made on purpose."""
+    from safetensors.numpy import save_file
+
+    path, masked = tmp_path / "x.safetensors", "masked" in change or "decoder" in str(change)
+    model = masked_autoencoder("spikformer_v2_1_64_digits") if masked else small()
+    change = {key: value for key, value in change.items() if key != "masked"}
+    config = json.loads(json.dumps(model.config))
+    inner = config["encoder"] if masked and "img_size" in change else config
+    inner |= change
+    config = json.dumps({key: value for key, value in config.items() if value is not None})
+    arrays = model.state_dict()
+    metadata = {"format": "minispike", "config": config, "crc32": checksum(arrays, config + "{}")}
+    save_file(arrays, path, metadata)
+    tracemalloc.start()
+    with pytest.raises(FileFormatError, match=told):
+        load(path)
+    assert tracemalloc.get_traced_memory()[1] < 8 * path.stat().st_size + 2**20
+    tracemalloc.stop()
 
 
 @fuzz
@@ -520,6 +571,14 @@ def test_tensors_that_lie_are_refused(tmp_path, make, message):
         read_torch(tmp_path / "x.pth")
 
 
+@pytest.mark.parametrize("name", ["torch\nSize", "collections\nOrderedDict"])
+def test_a_program_cannot_copy_one_list_again_and_again(name):
+    many = b"]q\x00(" + b"K\x01K\x02\x86" * 5000 + b"e"
+    copies = b"".join(b"c" + name.encode() + b"\nh\x00\x85R" for _ in range(5000))
+    with pytest.raises(FileFormatError, match="its calls copy more than the file holds"):
+        run_pickle(b"\x80\x02" + many + copies + b".", {"torch.Size": tuple, "collections.OrderedDict": dict})
+
+
 def test_a_deeply_nested_key_does_not_break_the_stack(tmp_path):
     """Hashing a tuple of tuples of … a million deep overflows C's stack: such keys are refused unhashed."""
     deep = b")" + b"\x85" * 1_000_000
@@ -606,6 +665,12 @@ def test_a_damaged_npz_gives_the_readers_own_error(tmp_path, data):
         load_official(path, small_once())
     except (FileFormatError, ValueError) as error:
         assert type(error) is FileFormatError or "does not fit" in str(error)
+
+
+def test_a_compressed_npz_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "bomb.npz", w=np.zeros(10**6))
+    with pytest.raises(FileFormatError, match="bomb.npz: unpacked it is larger: write it by savez"):
+        load_official(tmp_path / "bomb.npz", small_once())
 
 
 _small: list = []
