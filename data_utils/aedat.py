@@ -216,7 +216,7 @@ def write_aedat3(path: str | Path, events: np.ndarray, packet: int = 4096) -> No
     check(events, (1 << 15, 1 << 15))
     if packet < 1:
         raise ValueError(f"a packet holds at least one event, got packet={packet}")
-    t = events["t"]
+    t = np.ascontiguousarray(events["t"])  # searched once a packet
     if len(t) and ((np.diff(t) < 0).any() or t[-1] >= 1 << 62):
         raise ValueError(f"AEDAT 3.1 holds times in order and below 2⁶² µs, got {t.min()} … {t.max()}")
     records = np.empty(len(events), RECORD3)

@@ -44,6 +44,7 @@ class Frames:
 
     frames[indices] -> [n, T, H, W, 2], which makes this a source for a Loader.
     Missing or outdated frames are made when this is made, with a bar; a recording is read once for all parts.
+    Files that are damaged or gone by the time they are read are made again.
     read(path, size): the recording's reader.    T, split_by, size: as `events_to_frames` takes them.
     cache: the folder that the frames are kept in.
     """
@@ -51,6 +52,7 @@ class Frames:
     def __init__(
         self, samples: list[Sample], read, T: int, split_by: str, size: tuple[int, int], cache: Path
     ):
+        self.samples, self.read, self.split_by = samples, read, split_by
         self.labels = np.array([sample.label for sample in samples], "int64")
         self.shape = (T, *size, 2)
         folder = Path(cache) / f"T{T}_{split_by}_{size[0]}x{size[1]}"
@@ -59,11 +61,16 @@ class Frames:
         for i, (sample, file) in enumerate(zip(samples, self.files, strict=True)):
             if not file.exists():
                 missing.setdefault(sample.source, []).append(i)
-        for source, wanted in tqdm(missing.items(), desc="events to frames", disable=not missing):
-            events = read(source, size)
-            for i in wanted:
-                part = _part(events, samples[i])
-                _keep(self.files[i], events_to_frames(part, T, split_by, size))
+        for wanted in tqdm(missing.values(), desc="events to frames", disable=not missing):
+            self._make(wanted)
+
+    def _make(self, wanted: list[int]) -> None:
+        """Make the frames of some samples of one recording."""
+        T, *size, _ = self.shape
+        events = self.read(self.samples[wanted[0]].source, tuple(size))
+        for i in wanted:
+            part = _part(events, self.samples[i])
+            _keep(self.files[i], events_to_frames(part, T, self.split_by, tuple(size)))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -71,11 +78,10 @@ class Frames:
     def __getitem__(self, i: int | np.ndarray) -> np.ndarray:
         if np.ndim(i):
             return np.stack([self[k] for k in i])
-        frames = np.load(self.files[i], allow_pickle=False)
-        if frames.shape != self.shape:
-            raise ValueError(
-                f"{self.files[i]} holds {list(frames.shape)}, expected {list(self.shape)}: delete it"
-            )
+        frames = _load(self.files[i])
+        if frames is None or frames.shape != self.shape:
+            self._make([i])
+            frames = np.load(self.files[i], allow_pickle=False)
         return frames.astype("float32")
 
 
@@ -84,6 +90,14 @@ def _frames_file(folder: Path, sample: Sample) -> Path:
     status = sample.source.stat()
     name = "_".join([sample.source.stem, *map(str, sample.part or ())])
     return folder / sample.source.parent.name / f"{name}.{status.st_size}.{status.st_mtime_ns}.npy"
+
+
+def _load(file: Path) -> np.ndarray | None:
+    """Return what is in a file of frames; None for one that is gone, cut short or no array."""
+    try:
+        return np.load(file, allow_pickle=False)
+    except (FileNotFoundError, EOFError, ValueError):
+        return None
 
 
 def _part(events: np.ndarray, sample: Sample) -> np.ndarray:
@@ -211,7 +225,7 @@ def dvs128_gesture(
     if not trials.exists():
         raise FileNotFoundError(f"no {trials}. {remedy}")
     samples = []
-    for name in trials.read_text(encoding="utf-8").split():
+    for name in _read_text(trials).split():
         source = root / name
         labels = source.with_name(f"{source.stem}_labels.csv")
         for file in (source, labels):
@@ -227,7 +241,7 @@ def read_labels(path: Path) -> list[tuple[int, int, int]]:
     In user22_led_labels.csv class 9 ends after the next sample's start; 104000000 is used instead, as others
     do (we could not verify it), with a warning.
     """
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in _read_text(path).splitlines()]
     if not lines or lines[0] != "class,startTime_usec,endTime_usec":
         raise ValueError(f"{path}: line 1: expected class,startTime_usec,endTime_usec, got {lines[:1]}")
     rows = []
@@ -247,3 +261,10 @@ def read_labels(path: Path) -> list[tuple[int, int, int]]:
             )
             row[2] = 104_000_000
     return [(label - 1, start, end) for label, start, end in rows]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text: {error}") from error

@@ -16,7 +16,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from tqdm import tqdm
@@ -70,23 +72,28 @@ def make_fashion_dvs(
             f"AEDAT 2.0 holds sensors of up to 128×128, got {'×'.join(map(str, camera['size']))}"
         )
     settings = json.loads(json.dumps(dict(train=train, test=test, seed=seed, aedat=aedat, **camera)))
-    if (root / "settings.json").exists():
-        _expect_same(root, settings, read_settings(root))
+    held = read_settings(root) if (root / "settings.json").exists() else None
+    if held:
+        _expect_same(root, settings | {"images": held["images"]}, held)
     elif any((root / part).exists() for part in PARTS):
         raise ValueError(f"{root} has recordings, but no settings.json that says how they were made")
-    if tuple(sum(1 for _ in (root / part).glob("*/*.aedat")) for part in PARTS) == numbers:
+    folders = product(PARTS, CLASSES)
+    if all(10 * len([*(root / part / name).glob("*.aedat")]) == settings[part] for part, name in folders):
         return
-    missing = []
+    recordings, crc = [], 0
     for part, (images, labels) in enumerate(read_fashion_mnist(source)):
         for file, i in _recordings(root, PARTS[part], labels, numbers[part]):
-            if not file.exists():
-                missing.append((file, images[i] / 255, (seed, part, i)))
+            recordings.append((file, images[i], (seed, part, i)))
+            crc = crc32(images[i].tobytes(), crc)
+    settings["images"] = f"{crc:08x}"
     simulate(np.zeros((28, 28)), np.random.default_rng(seed), **camera)  # refuses before anything is written
     _write_whole(root / "settings.json", lambda path: path.write_text(json.dumps(settings, indent=1) + "\n"))
+    _expect_same(root, settings, read_settings(root))  # it may have been there, of other images
     write = FORMATS[aedat][1]
-    for file, image, seeds in tqdm(missing, desc=f"recording Fashion-DVS in {root}", disable=not missing):
-        events = simulate(image, np.random.default_rng(seeds), **camera)
-        _write_whole(file, lambda path, events=events: write(path, events))
+    for file, image, seeds in tqdm(recordings, desc=f"recording Fashion-DVS in {root}"):
+        if not file.exists():
+            events = simulate(image / 255, np.random.default_rng(seeds), **camera)
+            _write_whole(file, lambda path, events=events: write(path, events))
 
 
 def fashion_dvs(
@@ -115,7 +122,7 @@ def fashion_dvs(
 
 
 def read_settings(root: str | Path) -> dict:
-    """Return the keywords, as JSON has them, that the set in root was made with."""
+    """Return the keywords, as JSON has them, that the set in root was made with, and its images' CRC-32."""
     file = Path(root) / "settings.json"
     if not file.exists():
         raise FileNotFoundError(f"no {file}: make_fashion_dvs({str(root)!r}) makes a set there")
@@ -123,7 +130,7 @@ def read_settings(root: str | Path) -> dict:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is not JSON ({error}): delete {root} and make the set again") from error
-    lacking = {*PARTS, "seed", "aedat", *CAMERA} - set(settings)
+    lacking = {*PARTS, "seed", "aedat", "images", *CAMERA} - set(settings)
     if lacking:
         raise ValueError(f"{file} does not say {', '.join(sorted(lacking))}: delete {root} and make it again")
     return settings
@@ -151,11 +158,15 @@ def _recordings(root: Path, part: str, labels: np.ndarray, number: int) -> list[
 
 
 def _write_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """Write all of a file, or nothing. Two processes that write the same one do not disturb each other."""
+    """Write all of a file, or nothing. What another process has written meanwhile stays, even its time."""
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(f".part{os.getpid()}")
     try:
         write(unfinished)
+        os.link(unfinished, file)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
         os.replace(unfinished, file)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -124,6 +124,7 @@ assert speed[0] == order[1] == 0 and min(speed[1], order[0]) > 0.2
 values, cells = np.unique(by_number, return_counts=True)
 shares = ", ".join(f"{v:.0f}: {c / cells.sum():.1%}" for v, c in zip(values[:4], cells[:4], strict=True))
 print(f"what a cell of a frame counts ({shares}, … up to {values.max():.0f})")
+assert values[0] == 0 and cells[0] > cells.sum() / 2  # mostly 0
 
 # %% [markdown]
 # ## A batch of frames is already a spiking input
@@ -145,6 +146,7 @@ print(f"frames {list(batch.shape)} -> logits {list(logits.shape)}; {first}: {rat
 macs = 9 * 2 * 8 * 32 * 32 * T  # of the first convolution, 3×3, 2 -> 8 channels, for one sample
 additions = 9 * 8 * batch[:, 0].sum()  # at most: an event reaches 3×3 places in 8 channels
 print(f"first convolution: {macs:,} multiply-accumulates, or at most {additions:,.0f} additions")
+assert additions < macs / 2
 
 # %% [markdown]
 # ## The gradient, derived

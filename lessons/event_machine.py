@@ -116,7 +116,7 @@ class EventMachine:
 
     def add_value(self, path, sums, value, weights):
         """Let a value reach the sums: a whole number adds the weights so many times, any other multiplies."""
-        if value == int(value):
+        if value == int(value) > 0:
             for _ in range(int(value)):
                 sums += weights
                 self.additions[path] += len(weights)

@@ -214,6 +214,37 @@ def test_a_step_back_is_seen_across_chunks(path):
         read_aedat2(path)
 
 
+@both
+@fuzzed
+@given(steps=st.lists(st.sampled_from([0, 1, 70_000, -1, -500_000, -1_000_000, -1_000_001]), max_size=12))
+def test_a_recording_is_refused_exactly_where_time_steps_back_too_far(version, path, steps):
+    times = np.cumsum([10**8, *steps]).tolist()
+    if version == "2.0":
+        path.write_bytes(HEADER2 + b"".join(struct.pack(">II", 0, t) for t in times))
+    else:
+        path.write_bytes(HEADER3 + packet(b"".join(polarity(0, 0, t, 1) for t in times)))
+    back = (np.maximum.accumulate(times) - times).max()
+    if back > 1_000_000 * (version == "2.0"):
+        with pytest.raises(AedatError, match="recording.aedat: at byte .* step back"):
+            READERS[version](path)
+    else:
+        assert READERS[version](path)["t"].tolist() == times
+
+
+@both
+@fuzzed
+@given(places=st.lists(st.tuples(*[st.integers(0, 127)] * 2), max_size=6), size=st.integers(1, 128))
+def test_a_recording_is_refused_exactly_where_it_leaves_the_sensor(version, path, places, size):
+    x, y = np.array(places, int).reshape(-1, 2).T
+    events = make_events(x, y, np.arange(len(places)), np.ones(len(places), bool))
+    WRITERS[version](path, events)
+    if (x >= size).any() or (y >= 100).any():
+        with pytest.raises(AedatError, match="recording.aedat: at byte"):
+            READERS[version](path, (100, size))
+    else:
+        assert np.array_equal(READERS[version](path, (100, size)), events)
+
+
 # ---------------------------------------------------------------- hostile files
 
 

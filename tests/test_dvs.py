@@ -182,10 +182,13 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
 def test_a_damaged_source_or_cache_is_an_error_not_a_sample(cifar_folder, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(cifar_folder, root, ignore=shutil.ignore_patterns("frames"))
-    file = cifar(root, train=False).files[0]
-    np.save(file, np.zeros((4, 3, 3, 2)))
-    with pytest.raises(ValueError, match=r"holds \[4, 3, 3, 2\], expected \[4, 32, 32, 2\]: delete it"):
-        cifar(root, train=False)[0]
+    frames = cifar(root, train=False)
+    file, right = frames.files[0], frames[0]
+    whole = file.read_bytes()
+    np.save(tmp_path / "other.npy", np.zeros((4, 3, 3, 2)))
+    for damaged in (b"", whole[:60], whole[:-1], (tmp_path / "other.npy").read_bytes(), None):
+        file.unlink() if damaged is None else file.write_bytes(damaged)
+        assert np.array_equal(frames[0], right) and file.read_bytes() == whole  # made again
     source = root / "one" / "cifar10_one_9.aedat"
     source.write_bytes(source.read_bytes()[:-1])
     with pytest.raises(AedatError, match="cifar10_one_9.aedat: at byte"):
@@ -260,6 +263,9 @@ def test_labels_are_read_strictly(tmp_path):
         file.write_text(head + "1,1,2\n" + bad + "\n")
         with pytest.raises(ValueError, match="line 3: expected class 1–11, start < end, got '"):
             read_labels(file)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="x_labels.csv is not text"):
+        read_labels(file)
     for bad in ("", "1,5,9\n"):
         file.write_text(bad)
         with pytest.raises(ValueError, match="line 1: expected class,startTime_usec,endTime_usec"):

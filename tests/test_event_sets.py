@@ -1,8 +1,10 @@
 """Event data sets by name: Fashion-DVS from images to files to frames to batches, on drawn images."""
 
 import json
+import os
 import shutil
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from data_utils.fashion_dvs import CAMERA, CLASSES, make_fashion_dvs, read_setti
 from data_utils.loader import Loader, Until
 from data_utils.simulator import simulate, write_cifar10_dvs_like, write_gesture_like
 from minispike import create_model
+from minispike.__main__ import main
 
 from .test_readers import idx
 
@@ -116,6 +119,83 @@ def test_a_set_that_lacks_one_of_each_class_is_not_a_smaller_set(source, made, t
     assert contents(root) == contents(made)
 
 
+def test_a_set_is_not_completed_with_other_images(source, made, tmp_path):
+    root, other = tmp_path / "set", tmp_path / "other"
+    shutil.copytree(made, root, ignore=shutil.ignore_patterns("frames"))
+    next((root / "train" / "dress").iterdir()).unlink()
+    shutil.copytree(source, other)
+    images = bytearray((other / "train-images-idx3-ubyte").read_bytes())
+    images[16 + 300] ^= 1  # of the first image
+    (other / "train-images-idx3-ubyte").write_bytes(images)
+    with pytest.raises(ValueError, match="holds a set of images = "):
+        make_fashion_dvs(root, **QUICK, source=other)
+    make_fashion_dvs(root, **QUICK, source=source)
+    assert contents(root) == contents(made)
+
+
+def test_one_too_many_does_not_stand_in_for_one_too_few(source, made, tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(made, root, ignore=shutil.ignore_patterns("frames"))
+    next((root / "train" / "dress").iterdir()).unlink()
+    stray = root / "train" / "coat" / "stray.aedat"
+    shutil.copy(next((root / "train" / "coat").iterdir()), stray)
+    make_fashion_dvs(root, **QUICK, source=source)
+    stray.unlink()
+    assert contents(root) == contents(made)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_another_process_has_recorded_meanwhile_stays(source, made, tmp_path, monkeypatch, links):
+    """Frames are known by their recording's time: it must not change by a second writer."""
+    root, real, times = tmp_path / "set", fashion_dvs.FORMATS["2.0"][1], {}
+
+    def second(path, events):
+        real(path, events)
+        file = path.with_suffix(".aedat")
+        if links and len(times) < 5:  # the other one was faster
+            real(file, events)
+            os.utime(file, ns=(1, 1))
+            times[file] = 1
+
+    def refuse(*_):
+        raise OSError("no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setitem(fashion_dvs.FORMATS, "2.0", (read_aedat2, second))
+    make_fashion_dvs(root, **QUICK, source=source)
+    assert contents(root) == contents(made) and not list(root.rglob("*.part*"))
+    assert len(times) == 5 * links and all(file.stat().st_mtime_ns == 1 for file in times)
+
+
+def test_the_command_line_trains_on_recordings(made, tmp_path, capsys):
+    run = str(tmp_path / "run")
+    options = "--recipe fashion-dvs --T 2 --epochs 1 --batch-size 8 --threads 1".split()
+    assert main(["train", *options, "--root", str(made), "--out", run]) == 0
+    assert main(["evaluate", run]) == 0
+    told = capsys.readouterr().out
+    assert "fashion-dvs: 3 steps of 8 samples an epoch" in told and "the same, to the last bit" in told
+
+
+@pytest.mark.skipif(not mnist.DEBIAN.is_dir(), reason="Fashion-MNIST is not installed")
+@pytest.mark.parametrize("aedat", ["2.0", "3.1"])
+def test_fashion_mnist_itself_goes_through_both_formats(tmp_path, aedat):
+    make_fashion_dvs(tmp_path, train=10, test=10, aedat=aedat, step=10_000, source=mnist.DEBIAN)
+    train, test = open_events("fashion-dvs", tmp_path, T=8, batch_size=10, augment=False)
+    read = {"2.0": read_aedat2, "3.1": read_aedat3}[aedat]
+    for part, batches in (("train", train(0)), ("test", test)):
+        events = [read(file, (32, 32)) for file in (tmp_path / part).rglob("*.aedat")]
+        ((frames, labels),) = batches
+        assert frames.shape == (8, 10, 32, 32, 2) and sorted(labels) == list(range(10))
+        assert frames.sum() == sum(map(len, events)) > 10_000
+    images, labels = mnist.read_fashion_mnist(mnist.DEBIAN)[1]
+    i = int(np.flatnonzero(labels == 9)[0])  # the first ankle boot
+    camera = CAMERA | {"step": 10_000}
+    expected = simulate(images[i] / 255, np.random.default_rng((0, 1, i)), **camera)
+    boot = tmp_path / "test" / "ankle-boot" / f"fashion_ankle-boot_{i}.aedat"
+    assert np.array_equal(read(boot, (32, 32)), expected)
+
+
 def test_a_finished_set_is_left_alone_without_its_images(made, tmp_path):
     before = contents(made)
     make_fashion_dvs(made, **QUICK, source=tmp_path / "no such folder")
@@ -184,7 +264,7 @@ def test_a_folder_that_is_not_a_set_is_an_error_in_words(source, tmp_path):
         make_fashion_dvs(tmp_path, **QUICK, source=source)
     for text, told in (
         ("{", "is not JSON"),
-        ("[]", "does not say aedat, noise_rate"),
+        ("[]", "does not say aedat, images, noise_rate"),
         ("{}", "does not say"),
     ):
         (tmp_path / "settings.json").write_text(text)
@@ -397,7 +477,12 @@ def test_the_parts_keep_their_frames_apart(made, tmp_path):
     assert len(list((root / "frames").rglob("*.npy"))) == 30
 
 
-def test_settings_tell_all_that_the_recordings_depend_on(made):
+def test_settings_tell_all_that_the_recordings_depend_on(source, made):
     told = json.loads((made / "settings.json").read_text())
+    chosen = []
+    for part, (images, labels) in enumerate(mnist.read_fashion_mnist(source)):
+        for label in range(CLASS):
+            chosen += [images[i] for i in np.flatnonzero(labels == label)[: 2 - part]]
+    assert told.pop("images") == f"{crc32(np.array(chosen).tobytes()):08x}"
     assert told == {"train": 20, "test": 10, "seed": 0, "aedat": "2.0", "size": [32, 32], "travel": 4.0,
                     "threshold": 0.4, "refractory": 1000, "noise_rate": 1.0, "step": 10_000}  # fmt: skip
