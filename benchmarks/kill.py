@@ -124,6 +124,8 @@ def main() -> None:
     record |= {"date": str(date.today()), "machine": machine(), "recipe": RECIPE, "runs": runs, "kills": rows}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "kill.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if wrong or any(run["left_behind"] for run in runs):
+        raise SystemExit("a killed run did not end as one that was left alone")
 
 
 if __name__ == "__main__":

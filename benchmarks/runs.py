@@ -13,8 +13,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, replace
 from datetime import date
 from itertools import product
 from pathlib import Path
@@ -22,15 +22,19 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.ablations import machine
-from minispike import no_grad, viz
+from data_utils.download import cache_folder
+from data_utils.fashion_dvs import read_settings
+from minispike import no_grad, set_threads, viz
 from minispike.__main__ import data_of
 from minispike.energy import count
 from minispike.models import SpikingTransformer
+from minispike.recipes import PRETRAINING as MASKED
+from minispike.recipes import RECIPES, resolve
 from minispike.run import Run
 
 RESULTS = Path(__file__).parent / "results"
 COUNTED = 100  # test samples on which operations are counted
-PRETRAINING = "V2's pre-training"
+PRETRAINING, SIMULATED = "V2's pre-training", "fashion-dvs"
 V2, DVS = "spikformer_v2_2_64_fashion", "attention_free_{}_2_64_fashion_dvs"
 EXPERIMENTS: dict[str, dict[str, tuple[str, dict, str]]] = {  # variant: (model, options, what it begins with)
     "fashion-mnist": {
@@ -61,15 +65,22 @@ def train(experiment: str, variant: str, seed: int, root: Path) -> None:
     """Train a run to its end, from wherever it stands."""
     model, options, first = EXPERIMENTS[experiment][variant]
     folder = folder_of(variant, seed, root)
+    options = {"model": model, "seed": seed, "threads": 1} | options
+    options |= {"init": str(folder_of(first, seed, root).resolve())} if first else {}
     if (folder / "config.json").exists():
-        options = {"resume": folder}
-        if finished(Run.open(folder)):
+        run = Run.open(folder)
+        recipe = resolve(experiment, MASKED if variant == PRETRAINING else RECIPES, **options)
+        odd = run.recipe.differences(replace(recipe, T=run.recipe.T, root=run.recipe.root))
+        if odd:
+            raise SystemExit(f"{folder} is a run of another recipe ({', '.join(odd)}): take another folder")
+        if finished(run):
             return
+        options = {"resume": folder}
     else:
-        options = {"data": experiment, "model": model, "seed": seed, "threads": 1, "out": folder} | options
-        options |= {"init": folder_of(first, seed, root)} if first else {}
+        options |= {"data": experiment, "out": folder}
     command = [sys.executable, "-m", "minispike", "pretrain" if variant == PRETRAINING else "train"]
-    command += [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+    for name, value in options.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
     log = root / f"{folder.name}.log"
     with log.open("a") as file:
         subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=True)
@@ -104,12 +115,15 @@ def collect(experiment: str, variant: str, seed: int, root: Path) -> dict:
     found |= {"minutes_before": round(minutes_of(experiment, first, seed, root), 1) if first else 0.0}
     if "test_accuracy" in rows[-1]:
         _, test, _ = data_of(run.recipe)
-        images, _ = next(iter(test))
-        counted = count(saved.model, images[..., :COUNTED, :, :, :])
+        set_threads(run.recipe.threads)  # rounding depends on it
+        counted = count(saved.model, test.spread(COUNTED)[0])
         joules = {column: counted.joules(column) for column in ("paper", "strict", "events")}
         found |= {"test_accuracy": rows[-1]["test_accuracy"], "macs_a_step": counted.macs()}
         found |= {"energy_nj": {column: round(1e9 * each, 1) for column, each in joules.items()}}
-        found |= {"right": np.packbits(right(saved.model, test)).tobytes().hex()}
+        answers = right(saved.model, test)
+        if answers.mean() != rows[-1]["test_accuracy"]:
+            raise SystemExit(f"{run.folder}: {answers.mean()} of the test samples right, metrics.csv differs")
+        found |= {"right": np.packbits(answers).tobytes().hex()}
     return found | {"curve": rows}
 
 
@@ -152,7 +166,8 @@ def draw(experiment: str, runs: list[dict]) -> None:
         label = run["variant"] if run["seed"] == runs[0]["seed"] else None
         points = [100 * row["test_accuracy"] for row in run["curve"]]
         ax.plot(minutes, points, "o-", color=f"C{number}", label=label, markersize=4)
-    ax.set(xlabel="minutes of training, one thread", ylabel="test accuracy, %", title=experiment)
+    title = f"{experiment} (simulated events)" if experiment == SIMULATED else experiment
+    ax.set(xlabel="minutes of training, one thread", ylabel="test accuracy, %", title=title)
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     fig.savefig(RESULTS / f"{experiment}.png", bbox_inches="tight")
 
@@ -178,12 +193,19 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         for pair in product(args.seeds, variants):
             jobs[pair] = pool.submit(work, *pair)
-        for job in jobs.values():
-            job.result()
+        try:
+            for job in as_completed(jobs.values()):
+                job.result()
+        except BaseException:  # Ctrl-C, or a run that fails: begin no other
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     runs = [collect(args.experiment, *pair[::-1], args.folder) for pair in jobs]
     seeds = " ".join(map(str, args.seeds))
     command = f"python -m benchmarks.runs {args.experiment} RUNS --jobs {args.jobs} --seeds {seeds}"
-    record = {"command": command, "date": date.today().isoformat(), "machine": machine(), "runs": runs}
+    record = {"command": command, "date": date.today().isoformat(), "machine": machine()}
+    if args.experiment == SIMULATED:
+        record["data"] = read_settings(runs[0]["recipe"]["root"] or cache_folder() / SIMULATED)
+    record |= {"energy_of": f"{COUNTED} test samples", "runs": runs}
     path = RESULTS / f"{args.experiment}.json"
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(table(runs))

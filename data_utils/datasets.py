@@ -41,6 +41,7 @@ def open_data(
     mixup_until: int = 0,
     augment_events: bool = True,
     split_by: str = "number",
+    split: str = "90-10",
     mixup: float = 0.0,
     mixup_probability: float = 1.0,
     **augmentation: float,
@@ -51,7 +52,7 @@ def open_data(
     augmentation, mixup, mixup_probability: as Pipeline's fields.    mixup_until: the first epoch without
     mixup, 0 for never.
     size: the side to which image folders are cut.    T, split_by, augment_events: of event frames, which have
-    their own changes in place of `augmentation`.
+    their own changes in place of `augmentation`.    split: of cifar10dvs, as `split_files` has it.
     Raises ValueError for an unknown name, and what the readers raise.
     """
     if name not in NAMES:
@@ -62,6 +63,7 @@ def open_data(
         if odd:
             raise ValueError(f"event frames have their own changes, and no {', '.join(odd)}")
         settings = dict(T=T, batch_size=batch_size, seed=seed, augment=augment_events, split_by=split_by)
+        settings |= {"split": split} if name == "cifar10dvs" else {}
         return *open_events(name, root, **settings, **mix), SETS[name][1]
     train, test, prepare, pipeline = _open_images(name, root, size)
     pipeline = replace(pipeline, **augmentation)

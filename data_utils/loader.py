@@ -51,6 +51,11 @@ class Loader:
             indices = np.arange(step * self.size, min(len(self.labels), (step + 1) * self.size))
             yield self.prepared(indices)
 
+    def spread(self, n: int) -> tuple:
+        """Return n samples taken evenly over the whole set, for its classes may stand one after the other."""
+        last = len(self.labels) - 1
+        return self.prepared(np.unique(np.linspace(0, last, n).astype(int)))
+
     def prepared(self, indices: np.ndarray) -> tuple:
         """Return these samples, not augmented."""
         images = self.source[indices]

@@ -27,7 +27,7 @@ from .recipes import CHOICES, KINDS, MASKED, PRETRAINING, RECIPES, Recipe, resol
 from .run import Run
 from .torchfile import FileFormatError
 from .train import evaluate
-from .trainer import Stop, build, check_fit, doubts, train
+from .trainer import SAMPLE, Stop, build, check_fit, doubts, train
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,24 +107,27 @@ def run_training(args) -> None:
     run, saved = begin(args)
     batches, test, classes = data_of(run.recipe)
     model = saved.model if saved else build(run.recipe, classes)
-    check_fit(model, next(iter(test))[0], run.recipe)
+    sample, _ = test.spread(SAMPLE)
+    check_fit(model, sample, run.recipe)
     model.to(run.recipe.device)
     if args.out:  # only now, when nothing can be wrong any more
         threads = run.recipe.threads or get_threads()
         for doubt in doubts(model, run.recipe, changes(args)):
             print(f"note: {doubt}", file=sys.stderr)
-        root = str(Path(run.recipe.root).resolve()) if run.recipe.root else ""  # to be found from anywhere
-        run = Run.create(args.out, replace(run.recipe, T=model.T, threads=threads, root=root))
+        places = {name: getattr(run.recipe, name) for name in ("root", "init")}  # to be found from anywhere
+        places = {name: str(Path(place).resolve()) for name, place in places.items() if place}
+        run = Run.create(args.out, replace(run.recipe, T=model.T, threads=threads, **places))
     recipe, here = run.recipe, quote(str(run.folder))
     print(f"{recipe.model}: {model.num_params():,} parameters, T = {recipe.T}, {recipe.threads} threads")
     steps = f"{len(batches):,} steps of {recipe.batch_size} samples an epoch"
     single = f", the first {recipe.single_step_epochs} at T = 1" if recipe.single_step_epochs else ""
-    print(f"{recipe.data}: {steps}; epochs: {recipe.epochs}{single}")
+    print(f"{with_split(recipe)}: {steps}; epochs: {recipe.epochs}{single}")
     if saved:
         at = saved.training["progress"]
         print(f"{run.folder} stands at {at['epoch']} epochs and {at['step']} steps")
     try:
-        train(run, model, Prefetch(batches), Prefetch(test), saved=saved, progress=sys.stderr.isatty())
+        shown = {"sample": sample, "progress": sys.stderr.isatty()}
+        train(run, model, Prefetch(batches), Prefetch(test), saved=saved, **shown)
     except Stop as stop:
         again = f"python -m minispike {args.command} --resume {here}"
         print(f"\nstopped at {stop}, and saved; to go on: {again}", file=sys.stderr)
@@ -186,7 +189,7 @@ def run_evaluate(args) -> None:
     loss, accuracy = evaluate(model.to(device), bar)
     moment = f"epoch {at['epoch']} of {recipe.epochs}" + (f" and {at['step']} steps" if at["step"] else "")
     moment += f", at T = {model.T}"
-    print(f"after {moment}: test loss {loss:.4f}, accuracy {accuracy:.2%}")
+    print(f"{with_split(recipe)}, after {moment}: test loss {loss:.4f}, accuracy {accuracy:.2%}")
     row = next((row for row in run.read_metrics() if row.get("epoch") == at["epoch"]), None)
     if row and not at["step"]:
         found, noted = (loss, accuracy), (row.get("test_loss"), row.get("test_accuracy"))
@@ -198,10 +201,17 @@ def run_evaluate(args) -> None:
             print(f"metrics.csv has {noted[0]:.4f}, {noted[1]:.2%}, on {recipe.device}")
 
 
+def with_split(recipe: Recipe) -> str:
+    """Return the data set's name, and where there is more than one split, which it is."""
+    return f"{recipe.data}, split {recipe.split}" if recipe.data == "cifar10dvs" else recipe.data
+
+
 def data_of(recipe: Recipe) -> tuple:
     """Return (training batches, test batches, number of classes) as a recipe has them."""
     config = configuration(recipe.model)
-    names = "shift flip policy mixup mixup_probability mixup_until erase split_by batch_size seed".split()
+    names = (
+        "shift flip policy mixup mixup_probability mixup_until erase split_by split batch_size seed".split()
+    )
     settings = {name: getattr(recipe, name) for name in names}
     settings |= {"T": recipe.T or config.get("T", 16), "augment_events": bool(recipe.augment_events)}
     return open_data(recipe.data, recipe.root or None, size=config["img_size"], **settings)

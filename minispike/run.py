@@ -50,8 +50,11 @@ class Run:
         if self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(f"{self.folder} is a file: a run needs a folder")
         if any(path.exists() for path in (self.folder / "config.json", self.checkpoint, self.previous)):
-            advice = f"go on with it by --resume {self.folder}, or choose another --out"
-            raise FileExistsError(f"{self.folder} holds a run: {advice}")
+            whole = (self.folder / "config.json").exists()
+            advice = (
+                f"go on with it by --resume {self.folder}, or" if whole else "but its config.json is gone:"
+            )
+            raise FileExistsError(f"{self.folder} holds a run: {advice} choose another --out")
         return self
 
     @classmethod
@@ -91,6 +94,7 @@ class Run:
         for path, array in model.state_dict().items():
             if not bool(get_xp(array).isfinite(array).all()):
                 where = f"epoch {progress.epoch + 1}, step {progress.step}"
+                where = where if progress.step else f"the end of epoch {progress.epoch}"
                 raise FloatingPointError(f"training stopped at {where}: NaN or Inf first in {path}")
         states = {name: rng.bit_generator.state for name, rng in generators.items()}
         training = {"recipe": asdict(self.recipe), "progress": asdict(progress), "generators": states}

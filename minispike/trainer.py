@@ -55,19 +55,21 @@ def build(recipe: Recipe, classes: int) -> SpikingTransformer | MaskedAutoencode
 
 
 def check_fit(model: SpikingTransformer | MaskedAutoencoder, images, recipe: Recipe) -> None:
-    """Raise ValueError unless a batch of the data has the size and channels of the model's images."""
+    """Raise ValueError unless images have the model's size and channels, and epochs at T = 1 make sense."""
     takes, comes = (*model.img_size, model.in_channels), tuple(images.shape[-3:])
     if takes != comes:
         takes, comes = ("×".join(map(str, shape)) for shape in (takes, comes))
         raise ValueError(
             f"{recipe.model} takes images of {takes}, {recipe.data} has {comes}: choose another --model"
         )
+    if recipe.single_step_epochs and (recipe.objective == MASKED or model.in_channels == 2):
+        why = "pre-training has one T" if recipe.objective == MASKED else "event frames bring their own T"
+        raise ValueError(f"{why}: take --single-step 0, not {recipe.single_step}")
 
 
 def doubts(model: SpikingTransformer | MaskedAutoencoder, recipe: Recipe, given: Iterable[str]) -> list[str]:
     """Return in words what may not be meant: of the given fields, those that change nothing; odd rates."""
     masked, scs = recipe.objective == MASKED, isinstance(model.stem, SCS)
-    still = not masked and model.in_channels != 2
     needs = {  # fields: whether they work, and what they would need
         "label_smoothing": (not masked, "labels, which pre-training has none of"),
         "calibration": (not masked, "the command train"),
@@ -76,7 +78,8 @@ def doubts(model: SpikingTransformer | MaskedAutoencoder, recipe: Recipe, given:
         "mixup_probability mixup_until": (recipe.mixup, "--mixup"),
         "warmup_lr": (recipe.warmup, "--warmup"),
         "split_by augment_events": (model.in_channels == 2, "event data"),
-        "single_step": (still and model.T > 1, "training on still images, and T above 1"),
+        "split": (recipe.data == "cifar10dvs", "--data cifar10dvs"),
+        "single_step": (model.T > 1, "T above 1"),
         "gain": (not recipe.init, "fresh weights, no --init"),
         "gain_down gain_pair": (scs and not recipe.init, "the stem SCS with fresh weights"),
     }
@@ -101,11 +104,19 @@ def doubts(model: SpikingTransformer | MaskedAutoencoder, recipe: Recipe, given:
 
 
 def train(
-    run: Run, model: Module, batches: Callable, test, *, saved: Saved | None = None, progress: bool = True
+    run: Run,
+    model: Module,
+    batches: Callable,
+    test,
+    *,
+    sample=None,
+    saved: Saved | None = None,
+    progress: bool = True,
 ) -> list[dict]:
     """Train a run's model to the end, from the beginning or from what `newest` gave; return the records.
 
     model: as `build` makes it, or saved.model.    batches, test: as `fit` takes them.
+    sample: images whose firing rates are taken after each epoch.
     Raises Stop on Ctrl-C, FloatingPointError where training diverges: the last good checkpoint stays;
     BlockingIOError where another process is at it.
     """
@@ -132,7 +143,7 @@ def train(
         if recipe.objective == MASKED:
             return pretrain(model, optimizer, batches, rng=generators["masks"], **options)
         batches = single_steps_first(model, batches, recipe.single_step_epochs)
-        keeper.sample = to_device(next(iter(test))[0][..., :SAMPLE, :, :, :], recipe.device)
+        keeper.sample = None if sample is None else to_device(sample, recipe.device)
         options |= {"label_smoothing": recipe.label_smoothing, "calibration": recipe.calibration}
         test = Watched(test, lambda: keeper.stop_here(at), progress)
         return fit(model, optimizer, batches, test=test, **options)
@@ -169,9 +180,8 @@ class Keeper:
             record["rates"] = viz.firing_rates(self.model, self.sample)
         self.write()
         self.run.write_books(self.at.history)
-        epochs = self.run.recipe.epochs
-        print(line(record, epochs), flush=True)
-        if self.at.epoch == epochs or time.monotonic() - self.drawn >= REDRAW:
+        print(line(record, self.run.recipe), flush=True)
+        if self.at.epoch == self.run.recipe.epochs or time.monotonic() - self.drawn >= REDRAW:
             self.draw()
 
     def draw(self) -> None:
@@ -232,14 +242,16 @@ class Watched:
 # ---------------------------------------------------------------- words
 
 
-def line(record: dict, epochs: int) -> str:
+def line(record: dict, recipe: Recipe) -> str:
     """Return an epoch's record as a line to read."""
-    parts = [f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {record['loss']:.3f}"]
+    number, epochs = record["epoch"], recipe.epochs
+    parts = [f"epoch {number:>{len(str(epochs))}}/{epochs}", f"loss {record['loss']:.3f}"]
     if "accuracy" in record:
         parts.append(f"accuracy {record['accuracy']:.1%}")
     if "test_loss" in record:
         parts.append(f"test loss {record['test_loss']:.3f}  accuracy {record['test_accuracy']:.1%}")
-    left = record["seconds"] * (epochs - record["epoch"])
+    steps = [1 if epoch < recipe.single_step_epochs else max(recipe.T, 1) for epoch in range(epochs)]
+    left = record["seconds"] * sum(steps[number:]) / steps[number - 1]  # time goes with T
     parts.append(f"{record['seconds']:.1f} s" + (f", about {clock(left)} left" if left else ""))
     return "   ".join(parts)
 

@@ -16,7 +16,7 @@ from minispike import __main__ as command
 from minispike.models import configuration
 from minispike.recipes import MASKED, PRETRAINING, RECIPES, Recipe, resolve
 from minispike.run import Run
-from minispike.trainer import build, check_fit, doubts
+from minispike.trainer import build, check_fit, clock, doubts, line
 
 SHAPES = {  # of one sample: height, width, channels; classes
     "digits": (8, 8, 1, 10), "fashion-mnist": (32, 32, 1, 10), "mnist": (32, 32, 1, 10),
@@ -131,7 +131,7 @@ def test_every_option_overrides_its_field(monkeypatch, tmp_path):
     began = []
     monkeypatch.setattr(command, "data_of", lambda recipe: began.append(recipe) or 1 / 0)
     changed = {"model": "saformer_1_64_digits", "data": "mnist", "root": "x", "init": "x", "split_by": "time",
-               "device": "cuda", "augment_events": 0}  # fmt: skip
+               "split": "first-100-test", "device": "cuda", "augment_events": 0}  # fmt: skip
     for entry in fields(Recipe):
         if entry.name == "objective":
             continue
@@ -153,6 +153,7 @@ def test_every_option_overrides_its_field(monkeypatch, tmp_path):
         ({"mixup_until": 3, "mixup_probability": 0.5}, ["mixup-probability", "mixup-until"]),
         ({"mixup_until": 3, "mixup": 0.5, "warmup": 1, "warmup_lr": 0.1}, []),
         ({"warmup_lr": 0.1, "split_by": "time"}, ["warmup-lr", "split-by"]),
+        ({"split": "first-100-test"}, ["split"]),
         ({"warmup": 20}, ["warmup 20 of --epochs 20"]),
         ({"lr": 1e-6}, ["min-lr 1e-05 is above --lr 1e-06"]),
         ({"threads": 10**6}, ["threads 1000000"]),
@@ -167,6 +168,33 @@ def test_what_changes_nothing_is_said(given, idle):
     found = doubts(build(replace(recipe, init=""), 10), recipe, given)
     assert len(found) == len(idle)
     assert all(told.startswith(f"--{name}") for told, name in zip(found, idle, strict=True))
+
+
+@pytest.mark.parametrize(
+    "objective, model, told",
+    [
+        ("classify", "spikformer_2_64_fashion_dvs", "event frames bring their own T: take --single-step 0"),
+        ("masked", "spikformer_v2_2_64_fashion", "pre-training has one T: take --single-step 0, not 0.5"),
+    ],
+)
+def test_epochs_at_one_step_are_refused_where_they_mean_nothing(objective, model, told):
+    recipe = resolve("fashion-mnist", objective=objective, model=model, single_step=0.5)
+    images = np.zeros((1, 32, 32, 1 + (objective == "classify")))
+    model = build(recipe, 10)
+    with pytest.raises(ValueError, match=told):
+        check_fit(model, images, recipe)
+    check_fit(model, images, replace(recipe, single_step=0.0))
+
+
+@pytest.mark.parametrize("T", [4, 1])
+def test_the_time_that_is_left_goes_with_the_steps(T):
+    """Of four epochs three at T = 1: after the second, one of them is left, and one at T."""
+    recipe = resolve("fashion-mnist", epochs=4, single_step=0.75, T=T)
+    record = {"epoch": 2, "loss": 1.0, "seconds": 30.0}
+    assert f"30.0 s, about {clock(30.0 * (1 + T))} left" in line(record, recipe)
+    at_T = {"epoch": 3, "loss": 1.0, "seconds": 30.0}
+    assert f"about {clock(30.0 * T)} left" in line(at_T, recipe)
+    assert "left" not in line(at_T | {"epoch": 4}, recipe)
 
 
 @pytest.mark.parametrize("recipes", [RECIPES, PRETRAINING], ids=["train", "pretrain"])
@@ -253,6 +281,8 @@ def test_event_sets_are_asked_with_the_recipes_numbers(monkeypatch, rng):
         return [(frames, labels)], [(frames, labels)]
 
     monkeypatch.setattr("data_utils.datasets.open_events", open_events)
+    command.data_of(resolve("cifar10dvs", split="first-100-test"))
+    assert (asked.pop("split"), asked["name"]) == ("first-100-test", "cifar10dvs")
     recipe = resolve("gesture", T=3, root="here", split_by="time", augment_events=0)
     _, test, classes = command.data_of(recipe)
     assert classes == 11 and test[0][0].shape[:2] == (3, 4)

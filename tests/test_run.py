@@ -103,7 +103,7 @@ def session(folder, recipe, moment=None, accident=crash):
     batches, test = loaders(recipe)
     batches.moment, batches.accident = moment, accident
     model = saved.model if saved else build(recipe, 10)
-    return train(run, model, batches, test, saved=saved, progress=False)
+    return train(run, model, batches, test, sample=next(iter(test))[0], saved=saved, progress=False)
 
 
 def end_of(folder):
@@ -132,6 +132,55 @@ def whole(tmp_path_factory):
         session(folder, small(objective))
         ends[objective] = end_of(folder)
     return ends
+
+
+# ---------------------------------------------------------------- the recipe's numbers
+
+V2, INIT = {"model": "spikformer_v2_1_64_digits"}, {"init": "encoder"}
+EFFECTS = [  # of a field on a run, otherwise by the first
+    ({}, {"lr": 1e-3}),
+    ({}, {"min_lr": 1e-3}),
+    ({}, {"warmup": 1}),
+    ({"warmup": 1}, {"warmup_lr": 1e-3}),
+    ({}, {"beta2": 0.9}),
+    ({}, {"weight_decay": 0.5}),
+    ({}, {"label_smoothing": 0.0}),
+    ({}, {"calibration": 0}),
+    ({}, {"gain": 1.0}),
+    ({}, {"seed": 1}),
+    ({}, {"batch_size": 32}),
+    ({}, {"epochs": 1}),
+    ({}, {"T": 2}),
+    ({"T": 2}, {"single_step": 0.5}),
+    (V2, {"gain_down": 1.0}),
+    (V2, {"gain_pair": 1.0}),
+    (V2, INIT),
+    (V2 | INIT, {"layer_decay": 0.5}),
+    ({"objective": "masked"}, {"mask_ratio": 0.25}),
+]
+
+
+@pytest.fixture(scope="module")
+def weights_after(tmp_path_factory):
+    """The weights and statistics at the end of a small run with these numbers; each run is made once."""
+    root, found = tmp_path_factory.mktemp("effects"), {}
+    session(root / "encoder", small("masked", epochs=1))
+
+    def run(changes: dict) -> dict:
+        key = json.dumps(changes)
+        if key not in found:
+            changes = {k: str(root / v) if k == "init" else v for k, v in changes.items()}
+            session(root / str(len(found)), small(**changes))
+            found[key] = load(root / str(len(found)) / "checkpoint.safetensors").state_dict()
+        return found[key]
+
+    return run
+
+
+@pytest.mark.parametrize("base, change", EFFECTS, ids=lambda value: ",".join(value) or "recipe")
+def test_every_number_of_a_recipe_reaches_the_training(weights_after, base, change):
+    one, other = weights_after(base), weights_after(base | change)
+    assert any(not np.array_equal(one[name], other[name]) for name in one)
 
 
 # ---------------------------------------------------------------- bit for bit
@@ -451,7 +500,7 @@ def test_a_signal_during_evaluation_stops_there(tmp_path, monkeypatch):
     class Slow(Loader):
         def prepared(self, indices):
             seen.append(len(indices))
-            if len(seen) == 3:  # the first is the sample
+            if len(seen) == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().prepared(indices)
 
@@ -711,5 +760,6 @@ def test_prefetching_changes_no_run(tmp_path, whole):
     run, (images, labels) = Run.create(tmp_path / "run", recipe), load_digits()[0]
     n, augment = 16 * STEPS - 5, Pipeline(10, shift=recipe.shift, mixup=recipe.mixup)
     batches = Prefetch(Loader(images[:n], labels[:n], 16, recipe.seed, augment=augment))
-    train(run, build(recipe, 10), batches, loaders(recipe)[1], progress=False)
+    test = Prefetch(loaders(recipe)[1])
+    train(run, build(recipe, 10), batches, test, sample=next(iter(test))[0], progress=False)
     assert alike(end_of(tmp_path / "run"), whole["classify"])

@@ -9,7 +9,7 @@ from benchmarks import runs
 from minispike.run import Run
 
 pytestmark = pytest.mark.slow
-SMALL = {"epochs": 2, "T": 1, "batch-size": 128}
+SMALL = {"epochs": 2, "T": 1, "batch_size": 64}  # fewer than the samples on which energy is counted
 V2 = "spikformer_v2_1_64_digits"
 EXPERIMENT = {
     "Spikformer": ("spikformer_1_64_digits", SMALL, ""),
@@ -21,6 +21,8 @@ EXPERIMENT = {
 def test_runs_are_recorded_as_they_were(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(runs.EXPERIMENTS, "digits", EXPERIMENT)
     monkeypatch.setattr(runs, "RESULTS", tmp_path)
+    counted, count = [], runs.count
+    monkeypatch.setattr(runs, "count", lambda model, x: counted.append(x.shape[0]) or count(model, x))
     folder, path = tmp_path / "runs", tmp_path / "digits.json"
     monkeypatch.setattr("sys.argv", ["runs", "digits", str(folder), "--seeds", "3", "4"])
     runs.main()
@@ -29,6 +31,7 @@ def test_runs_are_recorded_as_they_were(tmp_path, monkeypatch, capsys):
     assert record["command"].endswith("benchmarks.runs digits RUNS --jobs 2 --seeds 3 4")
     assert (tmp_path / "digits.png").read_bytes()[:4] == b"\x89PNG"
 
+    assert counted == 4 * [runs.COUNTED] and record["energy_of"] == "100 test samples"
     found = {(run["variant"], run["seed"]): run for run in record["runs"]}
     assert set(found) == {(variant, seed) for variant in EXPERIMENT for seed in (3, 4)}
     for (variant, seed), run in found.items():
@@ -64,3 +67,8 @@ def test_runs_are_recorded_as_they_were(tmp_path, monkeypatch, capsys):
     assert (cut / "metrics.csv").read_text() == metrics
     assert [log.name for log in logs if log.read_text() != logs[log]] == [f"{cut.name}.log"]
     assert json.loads(path.read_text(encoding="utf-8"))["runs"] == record["runs"]
+
+    # and runs of another recipe are not mixed in
+    monkeypatch.setitem(EXPERIMENT, "Spikformer", ("spikformer_1_64_digits", SMALL | {"lr": 1e-3}, ""))
+    with pytest.raises(SystemExit, match=r"Spikformer.3 is a run of another recipe \(lr\): take another"):
+        runs.main()
