@@ -2,14 +2,16 @@
 
 Writes a recording of 12.5 million events (100 MB) in AEDAT 2.0 and in 3.1, and reads each with our reader,
 which checks everything, and with np.fromfile and the format's masks alone, which check nothing. All are timed
-in turn, round after round, and so is events_to_frames, for both ways of framing. Prints medians.
+in turn, round after round, and so is events_to_frames, for both ways of framing. Writes results/events.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 from statistics import median
 
@@ -20,6 +22,9 @@ from data_utils.aedat import HEADER2, HEADER3, PACKET, read_aedat2, read_aedat3,
 from data_utils.events import events_to_frames, make_events
 
 PER_PACKET = 4096
+RESULTS = Path(__file__).parent / "results"
+READERS = "read_aedat2", "read_aedat3"
+BARE = "np.fromfile and masks, 2.0", "np.fromfile and masks, 3.1"
 
 
 def bare2(path: Path) -> tuple[np.ndarray, ...]:
@@ -53,10 +58,10 @@ def main() -> None:
         write_aedat3(file3, events, PER_PACKET)
         assert np.array_equal(read_aedat2(file2), events) and np.array_equal(read_aedat3(file3), events)
         tasks = {
-            "read_aedat2": lambda: read_aedat2(file2),
-            "np.fromfile and masks, 2.0": lambda: bare2(file2),
-            "read_aedat3": lambda: read_aedat3(file3),
-            "np.fromfile and masks, 3.1": lambda: bare3(file3),
+            READERS[0]: lambda: read_aedat2(file2),
+            BARE[0]: lambda: bare2(file2),
+            READERS[1]: lambda: read_aedat3(file3),
+            BARE[1]: lambda: bare3(file3),
             "events_to_frames, number": lambda: events_to_frames(events, 16),
             "events_to_frames, time": lambda: events_to_frames(events, 16, "time"),
         }
@@ -67,16 +72,18 @@ def main() -> None:
                 task()
                 if i:
                     times[name].append(time.perf_counter() - start)
+    found = {name: {"ms": round(1e3 * median(taken), 1)} for name, taken in times.items()}
     print(f"{machine()}; {n:,} events, medians of {options.rounds} rounds in turn")
-    for name, taken in times.items():
-        print(f"{name:<28} {median(taken) * 1e3:6.0f} ms  {n / median(taken) / 1e6:6.1f} million events/s")
-    for version in "23":
-        ours, bare = (
-            times[f"read_aedat{version}"],
-            next(t for k, t in times.items() if f"masks, {version}" in k),
-        )
-        ratio = median(a / b for a, b in zip(ours, bare, strict=True))
-        print(f"read_aedat{version} takes {ratio:.2f} of the bare reading's time")
+    for name, row in found.items():
+        row["million_events_a_second"] = round(n / row["ms"] / 1e3, 1)
+        print(f"{name:<28} {row['ms']:6.0f} ms  {row['million_events_a_second']:6.1f} million events/s")
+    for reader, bare in zip(READERS, BARE, strict=True):
+        ratio = median(a / b for a, b in zip(times[reader], times[bare], strict=True))
+        found[reader]["of_bare"] = round(ratio, 2)
+        print(f"{reader} takes {ratio:.2f} of the bare reading's time")
+    command = f"python -m benchmarks.events --events {n} --rounds {options.rounds}"
+    record = {"command": command, "date": date.today().isoformat(), "machine": machine(), "found": found}
+    (RESULTS / "events.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

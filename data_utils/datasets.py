@@ -88,7 +88,7 @@ def _open_images(name: str, root: str | None, size: int) -> tuple:
         return *load(root), prepare_cifar, Pipeline(classes, standardise=prepare_cifar, fill=fill)
     if root is None:
         raise FileNotFoundError(
-            f"{name} cannot be downloaded freely: say where its folders train and val are"
+            f"{name} cannot be downloaded freely: say where its folders train and val are (root, --root)"
         )
     standardise = partial(normalise, mean=folders.MEAN, deviation=folders.DEVIATION)
     train, test = folders.load_image_folders(root)

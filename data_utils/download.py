@@ -21,7 +21,9 @@ def fetch(name: str, url: str, md5: Mapping[str, str], call: str) -> Path:
     call: the function that reads the files, for the error's advice.
     Raises DownloadError (no connection, no such file, wrong checksum), ImportError where pooch is missing.
     """
-    by_hand = f"By hand: put {', '.join(md5)} into one folder and call {call}(root=folder)"
+    by_hand = (
+        f"By hand: put {', '.join(md5)} into one folder and call {call}(root=folder), or say --root folder"
+    )
     try:
         import pooch
     except ImportError as error:

@@ -46,7 +46,7 @@ class Recipe:
     policy: float = option(0.0, "probability of one of the five operations, on colour images")
     mixup: float = option(0.0, "alpha of mixup; 0: none")
     mixup_probability: float = option(1.0, "of mixup for a batch")
-    mixup_until: int = option(0, "the first epoch without mixup; 0: never")
+    mixup_until: int = option(0, "mix in the first N epochs, then no more; 0: in all")
     erase: float = option(0.0, "probability to erase a rectangle")
     augment_events: int = option(1, "of event frames: 1, the recipe's changes; 0, none")
     split_by: str = option("number", "how events are cut into frames: by number or by time")

@@ -169,11 +169,16 @@ def test_what_another_process_has_recorded_meanwhile_stays(source, made, tmp_pat
 
 
 def test_the_command_line_trains_on_recordings(made, tmp_path, capsys):
-    run = str(tmp_path / "run")
+    run, root, moved = (str(tmp_path / name) for name in ("run", "set", "moved"))
+    shutil.copytree(made, root)
     options = "--recipe fashion-dvs --T 2 --epochs 1 --batch-size 8 --threads 1".split()
-    assert main(["train", *options, "--root", str(made), "--out", run]) == 0
+    assert main(["train", *options, "--root", root, "--out", run]) == 0
     assert main(["evaluate", run]) == 0
     told = capsys.readouterr().out
+    shutil.move(root, moved)
+    for command in (["evaluate", run], ["train", "--resume", run]):
+        assert main(command) == 1 and f"no {root}/settings.json" in capsys.readouterr().err
+        assert main([*command, "--root", moved]) == 0
     assert "fashion-dvs: 3 steps of 8 samples an epoch" in told and "the same, to the last bit" in told
 
 
