@@ -33,7 +33,8 @@ LAYOUTS = {  # what a linear map is called, and how many axes of length 1 its ke
     "dvs": {"attn": ("conv", 1), "mlp": ("conv", 1)},
     "imagenet": {"attn": ("conv", 1), "mlp": ("conv", 2)},
 }
-UNUSED = re.compile(r"block\.\d+\.norm[12]\.(weight|bias)|.*\.num_batches_tracked")
+# built and never called in their code: two LayerNorms a block; in that for events one more, and positions
+UNUSED = re.compile(r"(block\.\d+\.norm[12]|norm)\.(weight|bias)|pos_embed|.*\.num_batches_tracked")
 
 
 @dataclass

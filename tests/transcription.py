@@ -161,6 +161,8 @@ class Spikformer(nn.Module):
             Block(dim, heads, ratio, scale, kind, qkv_bias, neuron) for _ in range(depth)
         )
         self.head, self.T = nn.Linear(dim, classes), T
+        if kind == "dvs":  # as published: two more that are built and never called
+            self.norm, self.pos_embed = nn.LayerNorm(dim), nn.Parameter(torch.zeros(1, 64, dim))
 
     def forward(self, x):
         if x.ndim == 4:
