@@ -60,7 +60,7 @@ class Tensor:
 
     def item(self) -> float:
         """Return a one-element tensor's value as a Python float."""
-        return float(self.data)
+        return float(self.data.item())
 
     def detach(self) -> Tensor:
         """Return the same data as a constant: no gradient flows through it."""
@@ -179,7 +179,8 @@ def _backward(last: Function, gy: Array) -> None:
             raise RuntimeError(
                 f"backward met {type(function).__name__} twice: its arrays were freed the first time"
             )
-        gxs = function.backward(pending.pop(function))
+        arrived = pending.pop(function)
+        gxs = function.backward(arrived)
         sources, name = function.sources, type(function).__name__
         function.__dict__.clear()  # what it kept for backward is freed here
         for source, gx in zip(sources, gxs if isinstance(gxs, tuple) else (gxs,), strict=True):
@@ -192,7 +193,7 @@ def _backward(last: Function, gy: Array) -> None:
                     "a gradient has its input's shape and dtype"
                 )
             if isinstance(origin, Tensor):
-                origin.grad = _owned(gx, gy) if origin.grad is None else origin.grad + gx
+                origin.grad = _owned(gx, arrived) if origin.grad is None else origin.grad + gx
             elif origin in pending:
                 pending[origin] = pending[origin] + gx
             else:
@@ -200,9 +201,9 @@ def _backward(last: Function, gy: Array) -> None:
                 heapq.heappush(heap, (-origin.number, origin))
 
 
-def _owned(gx: Array, gy: Array) -> Array:
-    """A leaf's gradient belongs to the leaf alone: copy it if it is a view, or the caller's own array."""
-    return gx.copy() if gx.base is not None or gx is gy else gx
+def _owned(gx: Array, arrived: Array) -> Array:
+    """A leaf's gradient belongs to the leaf alone: copy a view, and what was only passed on, as by an Add."""
+    return gx.copy() if gx.base is not None or gx is arrived else gx
 
 
 _grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=True)

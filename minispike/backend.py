@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -158,11 +159,17 @@ def parallel(work: Callable[[list[slice]], Any], n: int, bytes_each: int, like: 
         [slice(a, min(a + step, stop)) for a in range(start, stop, step)]
         for start, stop in zip(edges, edges[1:], strict=False)
     ]
-    if len(jobs) == 1:
-        return [work(jobs[0])]
-    with _one_blas_thread():
-        others = [_pool(_threads - 1).submit(work, job) for job in jobs[1:]]
-        return [work(jobs[0])] + [other.result() for other in others]
+    if len(jobs) == 1 or not _at_work.acquire(blocking=False):  # or another caller has the threads
+        return [work(job) for job in jobs]
+    try:
+        with _one_blas_thread():
+            others = [_pool(_threads - 1).submit(work, job) for job in jobs[1:]]
+            return [work(jobs[0])] + [other.result() for other in others]
+    finally:
+        _at_work.release()
+
+
+_at_work = Lock()
 
 
 @cache
@@ -205,7 +212,7 @@ def keep_freed_memory() -> None:
     A training step frees and asks again for the same large arrays. Returned to the system in between, they
     come back as page faults, which can take as long as the arithmetic.
     """
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):  # the last on Windows, where None names no library
         libc = ctypes.CDLL(None)
         thresholds = {-1: 2**31 - 1, -2: 2**26, -3: 2**30}  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
         for parameter, size in thresholds.items():

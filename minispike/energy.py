@@ -40,6 +40,7 @@ from weakref import WeakKeyDictionary
 from .autograd import Tensor, as_tensor, no_grad, trace
 from .backend import Array, get_xp
 from .models import SpikingTransformer
+from .nn import mode
 from .ops.elementwise import Mul
 from .ops.matmul import MatMul
 
@@ -177,10 +178,8 @@ def count(model: SpikingTransformer, x, picojoules: dict[str, float] = PICOJOULE
     x = as_tensor(x)
     frames = x.ndim == 5
     counter = _Counter(x, len(x) if frames else model.T, picojoules)
-    was_training = model.training
-    with no_grad(), trace(counter):
-        model.eval()(x)
-    model.train(was_training)
+    with mode(model, training=False), no_grad(), trace(counter):
+        model(x)
     return Count(counter.rows, x.shape[1] if frames else len(x), counter.steps, picojoules)
 
 

@@ -2,7 +2,7 @@
 
     images  →  SCS, on the visible patches alone   →  visible tokens  →  blocks       the encoder
             →  mean over T, Linear, a mask token in every hidden place, positions
-            →  a few plain blocks  →  Linear       →  each patch's pixels             the decoder, thrown away
+            →  a few plain blocks, LayerNorm, Linear  →  each patch's pixels          the decoder, thrown away
 
     loss = mean over the masked patches of (prediction − normalised pixels)²
 
@@ -185,7 +185,12 @@ def build_masked(config: dict, *, rng=0) -> MaskedAutoencoder:
 
 
 def pretrain(model: MaskedAutoencoder, optimizer, batches, *, rng, **options) -> list[dict]:
-    """Train on batches of (images, anything), with fresh masks from `rng`; the rest as `train.fit`."""
+    """Train on batches of (images, anything), with fresh masks from `rng`; the rest as `train.fit`.
+
+    Raises ValueError for options that need labels or a forward without masks.
+    """
+    odd = sorted(options.keys() & {"objective", "label_smoothing", "calibration", "test"})
+    expect(not odd, f"pretrain has no {', '.join(odd)}")
     rng = make_rng(rng)
 
     def objective(model, images, _):

@@ -9,6 +9,7 @@ fast.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod, sqrt
 
 from . import backend
@@ -21,6 +22,17 @@ from .surrogate import Sigmoid, Surrogate
 from .visible import Visible
 
 # ---------------------------------------------------------------- Module
+
+
+@contextmanager
+def mode(module: Module, training: bool) -> Iterator[None]:
+    """Inside, the module is in training mode, or in eval mode; afterwards as it was, whatever happens."""
+    before = module.training
+    module.train(training)
+    try:
+        yield
+    finally:
+        module.train(before)
 
 
 class Parameter(Tensor):
@@ -142,8 +154,9 @@ class Map(Module):
 class Linear(Map):
     """y = x W + b on the last axis: [..., in] -> [..., out], W [in, out].
 
-    W starts normal with deviation 0.02 and b at 0, as the authors' code (its truncation, at 100 deviations,
-    cuts nothing).
+    W starts normal with deviation 0.02 and b at 0, as Linear layers in the authors' code (its truncation, at
+    100 deviations, cuts nothing). Its networks for ImageNet and events have convolutions of size 1 instead,
+    which start as PyTorch's; that ours start alike everywhere is our choice.
     """
 
     def __init__(self, n_in: int, n_out: int, bias: bool = True, *, rng):

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from .autograd import trace
 from .backend import is_array
 from .models import SpikingTransformer
+from .nn import mode
 from .ops import softmax_cross_entropy
 
 
@@ -31,18 +32,25 @@ def profile(model: SpikingTransformer, x, labels, steps: int = 3) -> list[Row]:
     """Run training steps (forward, loss, backward) and return a row for each layer's op, in running order.
 
     x: images [B, H, W, C] or frames [T, B, H, W, C].    labels: [B].    steps: how many are averaged, after
-    one that does not count. The model's gradients are left in place, its weights are not changed.
+    one that does not count. The model's gradients are left in place, nothing else of it is changed.
+    For the CPU: a GPU works on after an op has returned, and the clock would see little of it.
     """
     rows: dict[tuple[str, str], Row] = {}
-    for step in range(steps + 1):
-        if step == 1:
-            rows.clear()
-        watch = _Watch(rows)
-        with trace(watch):
-            loss = softmax_cross_entropy(model.train()(x), labels)
-        for parameter in model.parameters():
-            parameter.grad = None
-        loss.backward()
+    weights = {path for path, _ in model.named_parameters()}
+    buffers = {path: array for path, array in model.state_dict().items() if path not in weights}
+    before = {path: array.copy() for path, array in buffers.items()}
+    with mode(model, training=True):
+        for step in range(steps + 1):
+            if step == 1:
+                rows.clear()
+            watch = _Watch(rows)
+            with trace(watch):
+                loss = softmax_cross_entropy(model(x), labels)
+            for parameter in model.parameters():
+                parameter.grad = None
+            loss.backward()
+    for path, array in buffers.items():
+        array[...] = before[path]
     for row in rows.values():
         row.forward, row.backward, row.kept = (
             value / steps for value in (row.forward, row.backward, row.kept)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from .autograd import Tensor, no_grad, trace
 from .backend import get_device, get_xp, keep_freed_memory, to_device, to_host
-from .nn import BatchNorm, Module
+from .nn import BatchNorm, Module, mode
 from .ops import softmax_cross_entropy
 from .optim import SGD
 
@@ -132,31 +132,28 @@ def calibrate(model: Module, batches: Iterable) -> None:
     few do; in a spiking network, with its thresholds, either costs accuracy. After arXiv 2105.07576, §3.
     """
     norms = [module for _, module in model.named_modules() if isinstance(module, BatchNorm)]
-    usual, was_training = [norm.momentum for norm in norms], model.training
-    model.train()
-    with no_grad():
-        for number, (images, _) in enumerate(batches, start=1):
-            for norm in norms:
-                norm.momentum = 1 / number
-            model(_like(model, images))
-    for norm, momentum in zip(norms, usual, strict=True):
-        norm.momentum = momentum
-    model.train(was_training)
+    usual = [norm.momentum for norm in norms]
+    try:
+        with mode(model, training=True), no_grad():
+            for number, (images, _) in enumerate(batches, start=1):
+                for norm in norms:
+                    norm.momentum = 1 / number
+                model(_like(model, images))
+    finally:
+        for norm, momentum in zip(norms, usual, strict=True):
+            norm.momentum = momentum
 
 
 def evaluate(model: Module, batches: Iterable) -> tuple[float, float]:
     """Return (mean cross-entropy, accuracy) over (images, labels) batches, in eval mode meanwhile."""
-    was_training = model.training
-    model.eval()
     seen = correct = 0
     total = 0.0
-    with no_grad():
+    with mode(model, training=False), no_grad():
         for images, labels in batches:
             logits = model(_like(model, images))
             total += softmax_cross_entropy(logits, labels).item() * len(labels)
             correct += count_correct(logits, labels)
             seen += len(labels)
-    model.train(was_training)
     if not seen:
         raise ValueError("evaluate was given no batches")
     return total / seen, correct / seen

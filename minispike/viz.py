@@ -10,7 +10,7 @@ from pathlib import Path
 from .autograd import no_grad, trace
 from .backend import Array, to_host
 from .neuron import LIF
-from .nn import Module
+from .nn import Module, mode
 
 INK, BLUE, ORANGE, GREEN, GREY = "#222222", "#2a6fbb", "#e07b28", "#3a9a5b", "#9a9a9a"
 
@@ -25,10 +25,8 @@ def spikes_of(model: Module, x) -> dict[str, Array]:
         if isinstance(function, LIF):
             found[path] = to_host(output.data)
 
-    was_training = model.training
-    with no_grad(), trace(look):
-        model.eval()(x)
-    model.train(was_training)
+    with mode(model, training=False), no_grad(), trace(look):
+        model(x)
     return found
 
 

@@ -46,6 +46,16 @@ def test_each_function_is_visited_once_after_all_its_gradients_have_come():
     assert visits == [1024.0] and x.grad == 2048
 
 
+def test_a_single_number_may_have_any_shape_and_kind():
+    x = Tensor(np.full(1, 3.0, "float32"), requires_grad=True)
+    y = x ** np.float64(2)
+    assert y.dtype == "float32" and y.item() == 9 and Tensor(np.ones((1, 1))).item() == 1
+    y.backward(np.ones(1, "float32"))
+    assert x.grad.tolist() == [6]
+    with pytest.raises(ValueError):
+        Tensor(np.ones(2)).item()
+
+
 def test_backward_adds_to_grad():
     x = Tensor(np.ones(2), requires_grad=True)
     for _ in range(2):
@@ -62,6 +72,10 @@ def test_a_leafs_gradient_is_its_own_array():
     a.backward(gy)
     a.grad += 1
     assert gy.tolist() == [1, 1, 1]
+    a.grad = b.grad = None
+    ((a + b) * 2.0).sum().backward()  # one array arrives at the sum, and goes on to both
+    a.grad *= 0.5
+    assert a.grad.tolist() == [1, 1, 1] and b.grad.tolist() == [2, 2, 2]
     a.grad = None
     a.sum().backward()  # this gradient is a broadcast view of one number
     a.grad += 1

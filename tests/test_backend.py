@@ -3,6 +3,7 @@
 import ast
 from importlib import import_module
 from pathlib import Path
+from threading import Event, Thread, get_ident
 
 import numpy as np
 import pytest
@@ -318,11 +319,37 @@ def test_gradients_from_bytes_are_the_same_bit_for_bit(rng, monkeypatch, threads
 def test_freed_memory_can_be_kept_anywhere(monkeypatch):
     backend.keep_freed_memory()
 
-    def nothing(*_):
-        raise OSError
+    for error in (OSError, TypeError):  # TypeError: on Windows
 
-    monkeypatch.setattr(backend.ctypes, "CDLL", nothing)
-    backend.keep_freed_memory()  # no C library of that kind: nothing happens
+        def nothing(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(backend.ctypes, "CDLL", nothing)
+        backend.keep_freed_memory()  # no C library of that kind: nothing happens
+
+
+def test_two_callers_do_not_take_each_others_threads(threads):
+    """The second goes its way alone, in the same pieces; BLAS has its threads back when both are done."""
+    threads(2)
+    waiting, go, seen, x = Event(), Event(), [], np.zeros(1)
+
+    def slow(chunks):
+        waiting.set()
+        assert go.wait(10)
+        return chunks
+
+    def blas():
+        return {lib["num_threads"] for lib in backend._blas().info() if lib["user_api"] == "blas"}
+
+    n, each = 64, backend.CHUNK_BYTES // 4
+    first = Thread(target=lambda: seen.append(backend.parallel(slow, n, each, x)))
+    first.start()
+    assert waiting.wait(10)
+    inner = backend.parallel(lambda chunks: (get_ident(), chunks), n, each, x)
+    assert {who for who, _ in inner} == {get_ident()} and len(inner) == 2
+    go.set()
+    first.join()
+    assert seen == [[chunks for _, chunks in inner]] and blas() == {2}
 
 
 def test_a_neuron_layer_keeps_its_settings():

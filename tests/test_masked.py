@@ -419,6 +419,14 @@ def test_pre_training_learns_and_repeats_itself(rng):
     assert set(history[0]) == {"epoch", "lr", "loss", "seconds"}
 
 
+@pytest.mark.parametrize(
+    "odd", [dict(label_smoothing=0.1), dict(calibration=2), dict(test=[]), dict(objective=print)], ids=str
+)
+def test_what_pre_training_cannot_do_is_refused_at_once(odd):
+    with pytest.raises(ValueError, match=f"pretrain has no {next(iter(odd))}"):
+        pretrain(None, None, None, rng=0, epochs=1, **odd)
+
+
 def test_the_encoder_moves_into_a_classifier_by_name(rng, tmp_path):
     model = autoencoder(dtype="float32")
     images = rng.standard_normal((4, 8, 8, 1)).astype("float32")

@@ -120,14 +120,14 @@ def test_nothing_survives_a_call(rng):
     assert np.array_equal(lif(x).data, first)
 
 
-def test_without_gradients_the_same_spikes_and_no_memory(rng):
+def test_without_gradients_the_same_spikes_and_no_graph(rng):
     x = Tensor(2 * rng.standard_normal((4, 50)), requires_grad=True)
     with no_grad():
         quiet = lif(x)
     assert np.array_equal(quiet.data, lif(x).data) and quiet.creator is None
 
 
-def test_a_broadcast_input_is_read_without_copying(rng):
+def test_a_broadcast_input_is_read_like_any_other(rng):
     x = rng.standard_normal((1, 6)) + 1.5
     wide = np.broadcast_to(x, (4, 6))
     assert np.array_equal(lif(wide).data, lif(wide.copy()).data)

@@ -13,8 +13,10 @@ from minispike import (
     Parameter,
     Spiking,
     Tensor,
+    create_model,
     no_grad,
 )
+from minispike.nn import mode
 
 
 class Net(Module):
@@ -119,6 +121,31 @@ def test_batch_norms_settings_count(rng):
     np.testing.assert_allclose(fast.running_mean, x.mean(0))
     np.testing.assert_allclose(slow.running_mean, 0.1 * x.mean(0))
     np.testing.assert_allclose(fast.eval()(x).data.mean(0), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["batch norm", "with its neuron"])
+def test_a_graph_in_eval_mode_outlives_the_next_training_step(rng, alone):
+    """The running mean moves in place; a backward that is still to come needs the one it was run with."""
+    x, gradients = rng.standard_normal((4, 10, 3)), []
+    for late in (False, True):
+        model = BatchNorm(3) if alone else settled(Spiking(Linear(3, 3, rng=0)), np.random.default_rng(1))
+        model.train()(x)
+        y = model.eval()(Tensor(x, requires_grad=True))
+        if late:
+            model.train()(x + 5)
+        y.backward(np.ones(y.shape))
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert all(abs(a).max() > 0 and np.array_equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_a_mode_ends_as_it_began_even_in_an_error(rng):
+    model = create_model("spikformer_1_64_digits", depth=0, embed_dim=16)
+    for training in (True, False):
+        model.train(training)
+        with pytest.raises(ValueError), mode(model, not training):
+            assert all(module.training is not training for _, module in model.named_modules())
+            model(rng.standard_normal((1, 3, 3, 1)))
+        assert all(module.training is training for _, module in model.named_modules())
 
 
 # ---------------------------------------------------------------- the brick

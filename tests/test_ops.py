@@ -299,6 +299,8 @@ def test_windows_that_do_not_fit_are_refused(rng):
         ops.conv2d(x, w)
     with pytest.raises(ValueError, match=r"conv2d expects x \[..., H, W, 3\], got \[1, 2, 2, 2\]"):
         ops.conv2d(x[..., :2], w)
+    with pytest.raises(ValueError, match=r"conv2d got no images: x is \[0, 2, 2, 3\]"):
+        ops.conv2d(x[:0], w, padding=1)
     with pytest.raises(ValueError, match=r"depthwise_conv2d expects x \[..., H, W, 4\], got \[2, 3\]"):
         ops.depthwise_conv2d(x[0, 0], w[0])
     with pytest.raises(ValueError, match="stride >= 1 and padding >= 0, got 0 and 0"):

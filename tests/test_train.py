@@ -221,6 +221,9 @@ def test_calibration_is_the_mean_over_batches_and_changes_nothing_else(rng, trai
     np.testing.assert_allclose(model.running_var, np.mean([x.var(0, ddof=1) for x in each], 0), rtol=1e-12)
     assert model.momentum == 0.2 and model.training == training
     assert (model.weight.data == 1).all() and model.weight.grad is None
+    with pytest.raises(ValueError, match="batch_norm expects"):
+        calibrate(model, [*batches, (np.zeros((4, 5, 2)), None)])
+    assert model.momentum == 0.2 and model.training == training
     calibrate(model, [])
     assert (model.running_mean < 9).all()
 

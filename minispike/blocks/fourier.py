@@ -5,9 +5,8 @@
 
 Attention-free Spikformer (arXiv 2308.02557; FWformer, 2403.18228) replaces the whole SSA by a linear
 transform without parameters. That it is the real part, orthonormal, and followed by one BN and LIF, as SSA's
-last, is our
-reading: no code was published. Only the even part of X comes through; the residual around the mixer keeps the
-rest.
+last, is our reading: no code was published. Only the even part of X comes through; the residual around the
+mixer keeps the rest.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def gelu(x) -> Tensor:
 def positions(grid: tuple[int, int], dim: int) -> Array:
     """Return fixed 2-D positions [N, dim]: one half sines and cosines of the row, the other of the column.
 
-    The dim/4 wavelengths of each run geometrically from 2π to 10,000·2π.
+    The dim/4 wavelengths of each run geometrically from 2π towards 10,000·2π.
     """
     expect(dim % 4 == 0, f"2-D sin-cos positions need dim divisible by 4, got {dim}")
     xp, (H, W) = HOST.xp, grid

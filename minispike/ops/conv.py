@@ -206,6 +206,7 @@ class Conv2d(Function):
 def conv2d(x, w, b=None, *, stride: int = 1, padding: int = 0) -> Tensor:
     """Convolve x [..., H, W, C] with w [kh, kw, C, out], add b [out] or None -> [..., H', W', out]."""
     check_window("conv2d", x, w.shape[2], w.shape[:2], stride, padding)
+    expect(0 not in x.shape, f"conv2d got no images: x is {list(x.shape)}")
     kh, kw = w.shape[:2]
     expect(padding < min(kh, kw), f"conv2d's {kh}×{kw} windows would see padding {padding} alone")
     bias = () if b is None else (b,)

@@ -152,7 +152,7 @@ def neg(x) -> Tensor:
 
 def power(x, p: float) -> Tensor:
     """Return x to the constant power p."""
-    return Power.apply(x, p=p)
+    return Power.apply(x, p=float(p))
 
 
 def exp(x) -> Tensor:

@@ -134,7 +134,7 @@ def statistics(x, running_mean, running_var, training, momentum, repeats=1) -> t
     channels = running_mean.shape[0]
     expect(x.shape[-1:] == (channels,), f"batch_norm expects x [..., {channels}], got {list(x.shape)}")
     if not training:
-        return running_mean, running_var
+        return running_mean.copy(), running_var  # a training step writes into it; backward needs this one
     data = x.data if isinstance(x, Tensor) else x
     n = repeats * (data.size // channels)
     expect(n > 1, f"batch_norm needs more than one value per channel to train on, got x {list(x.shape)}")
