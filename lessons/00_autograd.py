@@ -59,9 +59,10 @@ print(f"∂L/∂z by hand {direct:.4f} + {through_tanh:.4f} = {gz:.4f}, by the e
 
 # %% [markdown]
 # ## The library gives the same, on whole arrays
-# A `Tensor` is such a node with an array for a value. Six x at once meet one w: it is *broadcast*, copied
-# six times. Copying is a linear map, C w, with C a column of ones. So its backward is the transpose Cᵀ,
-# which *adds up* what arrives at the copies: `unbroadcast`. It is the adjoint, for ⟨C w, g⟩ = ⟨w, Cᵀ g⟩.
+# A `Tensor` is such a node with an array for a value. Six x at once meet one w: it is *broadcast*, copied six
+# times. Copying is a linear map y = C w, with C a column of ones; by the chain rule ∂L/∂w = Σ_i g_i ∂y_i/∂w =
+# Cᵀ g. So its backward is the transpose, which *adds up* what arrives at the copies: `unbroadcast`. It is the
+# adjoint: ⟨C w, g⟩ = ⟨w, Cᵀ g⟩, where ⟨a, b⟩ = Σ a·b.
 
 # %%
 rng = np.random.default_rng(0)
@@ -98,11 +99,12 @@ print(f"gX = G Wᵀ, gW = Xᵀ G: loops, products and autograd differ by at most
 
 # %% [markdown]
 # ## A Function of your own, and its proof
-# Two methods over plain arrays: `forward` keeps on `self` what `backward` will need. `check_grads` takes
-# nobody's word. It moves each input a little along a random direction v, both ways, and compares the slope
-# it measures with the slope that backward claims:
+# Two methods over plain arrays: `forward` keeps on `self` what `backward` will need; gy is the gradient that
+# arrives, gx the one that goes on. `check_grads` takes nobody's word. It moves each input a little along a
+# random direction v, both ways, and compares the slope it measures with the slope that backward claims (of
+# an array, the slope of ⟨f(x), fixed random numbers⟩):
 #
-#     (f(x + εv) − f(x − εv)) / 2ε  =  ⟨gx, v⟩
+#     (f(x + εv) − f(x − εv)) / 2ε  ≈  ⟨gx, v⟩
 
 
 # %%

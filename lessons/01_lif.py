@@ -21,6 +21,8 @@ from minispike.surrogate import ATan, FastSigmoid, Rectangle, Sigmoid, Triangle
 #     H[t] = V[t−1] + (X[t] − (V[t−1] − v_reset)) / τ        S[t] = 1 if H[t] >= 1 else 0
 #     hard: V[t] = v_reset if it fired, else H[t]            soft (v_reset = None): V[t] = H[t] − S[t]
 #
+# (With the soft reset v_reset counts as 0 in the charge and at the beginning.)
+#
 # For τ = 2 and v_reset = 0 the charge is H = (V + X) / 2, easy on paper. The soft reset keeps what exceeds
 # the threshold (0.765625 at t = 4), so that it fires once more at the end:
 #
@@ -86,13 +88,16 @@ for f in surrogates:
 # %% [markdown]
 # ## The gradient, derived
 # H[t] acts on the loss in two ways: through its spike S[t], and through V[t], from which the whole future
-# is made. So the gradient runs backwards in time, with gV[T−1] = 0:
+# is made. Write the hard reset as V = H (1 − S) + v_reset S: the product rule, with ∂S/∂H = g′, gives ∂V/∂H.
+# So the gradient runs backwards in time, with gV[T−1] = 0:
 #
 #     gH[t]   = gS[t] g′(H[t] − 1) + gV[t] ∂V/∂H      ∂V/∂H = 1 − S[t]  + (v_reset − H[t]) g′      hard
 #     gX[t]   = gH[t] / τ                             ∂V/∂H = 1         − g′                       soft
 #     gV[t−1] = gH[t] (1 − 1/τ)
 #
-# The last term of ∂V/∂H goes through the reset's own S. The paper's code *detaches* it: takes it as 0.
+# The last term of ∂V/∂H goes through the reset's own S. The paper's code *detaches* it: takes it as 0. Beside
+# these loops stands `lif_unrolled`, the same forward of tiny operations, differentiated by lesson 00's
+# engine; `compare` asserts that two functions have equal values and gradients.
 
 
 # %%

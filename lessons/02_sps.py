@@ -85,6 +85,7 @@ assert bare[0] < 0.01 and bare[1] == 0 and 0.02 < min(low) and max(low) < 0.1 < 
 # %%
 stem, steps, digit = SPS(1, 16, (False, False, True, False), rng=1), [], images[None, :1].astype(float)
 repeat = partial(ops.broadcast_to, shape=(4, 1, 8, 8, 1))  # [1, B, H, W, C] -> [T, B, H, W, C]
+# trace calls back at every operation that runs
 with trace(lambda f, inputs, y, path: steps.append(len(y)) if isinstance(f, conv.Conv2d) else None):
     compare(lambda x: stem(x, T=4), lambda x: stem(repeat(x)), digit, *stem.parameters(), tol=1e-10)
 print(f"steps in the 5 convolutions: {steps[:5]}, not {steps[5:]}; same tokens and gradients")
@@ -125,8 +126,9 @@ assert silent > 0.5 and np.array_equal(logits, logits_last) and min(apart[:3]) >
 
 # %% [markdown]
 # ## From pixels to tokens
-# Each pool halves the grid, and an odd grid is refused. Tokens are x + RPE(x), the sum of two binary maps: 0,
-# 1 or 2. Last, the proof: a whole SPS, pool and static image included, smooth, against finite differences.
+# Each pool halves the grid, and an odd grid is refused. Tokens are x + RPE(x), RPE (relative position
+# embedding) being one more brick with a 3×3 convolution: a sum of two binary maps, 0, 1 or 2. Last, the
+# proof: a whole SPS, pool and static image included, smooth, against finite differences.
 
 # %%
 for name in ("spikformer_1_64_digits", "spikformer_4_384_cifar10", "spikformer_8_384_imagenet"):

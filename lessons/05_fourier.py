@@ -3,8 +3,8 @@
 #
 # SSA asks every image anew which tokens belong together. The attention-free Spikformer (arXiv 2308.02557)
 # does not ask: it mixes tokens by one fixed transform, without a single weight. Which real numbers a complex
-# transform hands to a neuron, the paper leaves open; here it is the real part. What does that mix, what does
-# it lose, and who keeps what was lost?
+# transform hands to a neuron we could not establish: that it is the real part, orthonormal, then BN and LIF,
+# is *our reading*. What does that mix, what does it lose, and who keeps what was lost?
 
 # %%
 import numpy as np
@@ -17,7 +17,8 @@ from minispike.blocks.fourier import FourierMix
 # %% [markdown]
 # ## By hand
 # X is [N, D], tokens by channels. F has the entries e^(−2πi·kn/N)/√N; of each only the cosine is real. In
-# two axes the phases add, and cos(a + b) = cos a cos b − sin a sin b: Re(F_N X F_D) = C_N X C_D − S_N X S_D.
+# two axes the phases add, and cos(a + b) = cos a cos b − sin a sin b: Re(F_N X F_D) = C_N X C_D − S_N X S_D,
+# with C the cosines of F, and S the sines.
 
 # %%
 rng = np.random.default_rng(5)
@@ -227,7 +228,7 @@ viz.save(fig, "05_fourier")
 #
 #     assert np.allclose(ops.fourier(ops.fourier(x)).data, twice(x))
 #
-# ★★★ From the paper: a transform without parameters replaces SSA, BN and LIF stay. How many parameters does
+# ★★★ From our reading: a transform without parameters replaces SSA, BN and LIF stay. How many parameters does
 # that save at width D? Write `saved(D, depth)` for the event models, whose q, k and v have no bias.
 #
 #     assert saved(256, 2) == attention.num_params() - fourier.num_params()

@@ -50,8 +50,9 @@ assert np.allclose(2 * coefficients, (2 * coefficients).round())  # signed halve
 
 # %% [markdown]
 # ## The library gives the same, for any family
-# Another family has more taps than (1, 1)/√2. The taps fill a matrix A, one row a coefficient, and the 2-D
-# transform of a grid X is A X Aᵀ. PyWavelets gives its four quadrants: low or high frequency (L, H), twice.
+# Another family has more taps than (1, 1)/√2. The taps fill a matrix A, one row a coefficient, and go round
+# the border (periodization); the 2-D transform of a grid X is A X Aᵀ. PyWavelets gives its four quadrants:
+# low or high frequency (L, H), twice.
 
 # %%
 X = rng.standard_normal((16, 16))
@@ -143,7 +144,7 @@ print(f"  {verdict.split(': ')[1]}")
 # bior1.1 and rbio1.1 pass: under the biorthogonal name stands Haar. The error of bior2.2 is no rounding.
 #
 # ## A learned mixture of bases
-# DWT-C combines a few bases, y = Σ_i a_i W_i x, and learns only the weights a_i:
+# DWT-C, the paper's combination, takes a few bases, y = Σ_i a_i W_i x, and learns only the weights a_i:
 #
 #     ga_i = ⟨gy, W_i x⟩        gx = Σ_i a_i W_iᵀ gy
 
@@ -253,6 +254,7 @@ viz.save(fig, "06_wavelet")
 #     assert np.allclose(analysis(dual, 16).T @ analysis("bior2.2", 16), np.eye(16))
 #
 # ★★★ From the paper: a wavelet takes N² to N log N. Show that Haar, with as many levels as the grid allows,
-# costs even less: find the smallest `c` with cost < c·N, in multiply-accumulates, for every N = 4^m.
+# costs even less. Write `cost(m)`, in multiply-accumulates, for N = 4^m, and find the smallest `c` with cost
+# < c·N for all of them.
 #
 #     assert all(cost(m) < c * 4**m for m in range(1, 20)) and cost(19) > 0.999 * c * 4**19

@@ -132,7 +132,7 @@ assert losses["ridge on raw pixels"] + 0.05 < losses["spiking model"] < losses["
 
 # %% [markdown]
 # It guesses from the neighbours, not from the place alone. But a plain linear map on raw pixels guesses
-# better: on 8×8 images the spikes cost more than the network brings.
+# better: on 8×8 images this network, so trained, does not reach it.
 #
 # ## Does it cheat?
 # Put another digit's pixels under the mask: not one bit of the visible tokens may change. Then break it:
@@ -210,13 +210,13 @@ says = [f"{name} {np.mean(of):.1f} ({min(of):.1f} … {max(of):.1f})" for name, 
 print(f"100 labels, % right, mean (range): {says[2]}")
 print(f"  {says[0]}, {says[1]}")
 print(f"  {says[3]}, {says[4]}")
-assert np.mean(accuracy["frozen, pre-trained"]) > np.mean(accuracy["frozen, untrained"]) + 3
+assert np.subtract(accuracy["frozen, pre-trained"], accuracy["frozen, untrained"]).min() > 5
 raw, scratch, tuned = (np.mean(of) for of in list(accuracy.values())[2:])
-assert 50 < tuned < scratch + 5 < raw + 5
+assert 50 < tuned < scratch + 5 < raw + 5 and raw > np.mean(accuracy["frozen, pre-trained"])
 
 # %% [markdown]
-# So the answer is yes: without a label the tokens have become easier to read, in three seeds by ten to twenty
-# points. But labels then make up for it: trained as a whole, the model is hardly better for it, if at all.
+# So the answer is yes: without a label the tokens have become easier to read, in each draw of labels (of one
+# pre-training). But labels then make up for it: trained as a whole, the model is hardly better, if at all.
 #
 # ## The paper's claim in miniature: do deeper models gain more?
 # One block and six, longer training, several seeds. "Same time": scratch trains for as long as pre-training
@@ -237,6 +237,7 @@ if runs:
     verdict = "no more than" if abs(more) <= spread else "more than"
     print(f"  six blocks beside one: {more:+.1f} points, {verdict} seeds differ, up to {spread:.1f}")
     assert all(run["overrides"]["T"] == 1 and run["epochs"] >= 100 for each in runs.values() for run in each)
+    assert max(gain.values()) < 0  # of the same time
 
 # %% [markdown]
 # ## The figure
@@ -294,7 +295,7 @@ viz.save(fig, "08_masked")
 #
 #     assert np.allclose(diluted(rows.mean(0), rows.var(0), 0.25), (everything.mean(0), everything.var(0)))
 #
-# ★★★ From the paper: why may tokens be dropped instead of silenced? Write `silenced(q, k, v, visible)`:
+# ★★★ From our reading: why may tokens be dropped instead of silenced? Write `silenced(q, k, v, visible)`:
 # attend over all N tokens, q, k and v silent in hidden places; return the visible rows.
 #
 #     assert np.array_equal(silenced(q, k, v, visible), attend(*dropped).data)

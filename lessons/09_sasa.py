@@ -5,7 +5,9 @@
 # answers, and keys are first added up into fewer. No code was published: the equations are *our reading*.
 # The library has three readings; the most literal one, Pool, is taken apart here.
 #
-#     Y = LIF_0.5( s/r² · (Q K_Aᵀ) K_A )        K_A: K summed over cells of r×r tokens of the grid
+#     Y = LIF( s/r² · (Q K_Aᵀ) K_A )        K_A: K summed over cells of r×r tokens of the grid
+#
+# The attention neuron, LIF, fires at 0.5, as SSA's does.
 
 # %%
 from collections import Counter
@@ -61,8 +63,8 @@ print(f"library = by hand, exactly, in all three readings: {', '.join(twins)}")
 
 # %% [markdown]
 # ## The gradient, derived
-# K_A stands in the product twice, and the product rule gives it a term for each place. With G = ∂L/∂Y before
-# the neuron, and for s = 1:
+# K_A stands in the product twice, and the product rule gives it a term for each place. With G the gradient of
+# the neuron's current, and for s/r² = 1:
 #
 #     gQ = G K_Aᵀ K_A        gK_A = (Q K_Aᵀ)ᵀ G + (G K_Aᵀ)ᵀ Q        gK[token] = gK_A[cell of the token]
 

@@ -214,7 +214,7 @@ viz.save(fig, "10_dwc")
 #
 #     assert np.allclose(input_gradient(gy, w), x.grad)
 #
-# ★★★ From the paper: DWC(K) then meets the last map W [D, D]. Leave BN and LIF out. The two are one ordinary
-# convolution with D² kernels: write them down as `full(w, W)` [k, k, D, D].
+# ★★★ From our reading: DWC(K) then meets the last map W [D, D]. Leave BN and LIF out. The two are one
+# ordinary convolution with D² kernels: write them down as `full(w, W)` [k, k, D, D].
 #
 #     assert np.allclose(ops.conv2d(x, full(w, W), padding=1).data, depthwise @ W)

@@ -257,12 +257,13 @@ viz.save(fig, "11_events")
 #
 #     assert len(crossings(black_to_white, np.array([0, 1000]), 0.2)) == how_many
 #
-# ★★ Re-derive: AEDAT 2.0 keeps an event in 16 bits: bit 0 is 1 for darker, bits 1–7 are 127 − y, bits 8–14
-# are 127 − x. Write `address(x, y, p)`, the number that is stored.
+# ★★ Re-derive: AEDAT 2.0 keeps an event's address in 16 bits: bit 0 is 1 for darker, bits 1–7 are 127 − y,
+# bits 8–14 are 127 − x. Write `address(x, y, p)`, the number that is stored.
 #
 #     assert np.array_equal(address(*(events[name].astype(int) for name in "xyp")), stored)
 #
 # ★★★ From the paper: Spikformer's recipe for events mirrors a sample left to right. Could one also run it
-# backwards? What brightens then darkens. Write `backwards(events)`, the film's events in reverse.
+# backwards? What brightens then darkens. Write `backwards(events)`, the film's events in reverse. (Their
+# number must be a multiple of 8: take `events[: len(events) // 8 * 8]`, and the frames of those.)
 #
 #     assert np.array_equal(events_to_frames(backwards(events), 8), frames[::-1, ..., ::-1])

@@ -21,8 +21,8 @@ from minispike.ops.matmul import MatMul
 # %% [markdown]
 # ## By hand
 # A spike adds a column of weights to the outputs that it reaches: its *fan-out*. In a 3×3 convolution that is
-# 9 places, at a border fewer. In Q Kᵀ it is the keys that fire in the same channel; in A V a spike of V adds
-# one integer for each query whose A_ij is not 0. Loops, additions counted one by one.
+# 9 places, at a border fewer. In A = Q Kᵀ it is the keys that fire in the same channel; in A V a spike of V
+# adds one integer for each query whose A_ij is not 0. Loops, additions counted one by one.
 
 # %%
 rng = np.random.default_rng(13)
@@ -140,9 +140,10 @@ assert not saved or -0.3 < min(saved.values()) < max(saved.values()) < -0.1  # i
 
 # %% [markdown]
 # ## What the count leaves out
-# In the papers' arithmetic a spiking network cannot lose: if *every* neuron fired at all T = 4 steps it would
-# pay 4 · 0.9 = 3.6 pJ where a plain network pays 4.6. But each addition needs its weight, and each membrane
-# is read and written at every step. A 32-bit word from a small on-chip memory costs about 5 pJ, from DRAM 640
+# In the papers' arithmetic a spiking network of four steps cannot lose: if *every* neuron fired at all T = 4
+# steps it would pay 4 · 0.9 = 3.6 pJ where a plain network pays 4.6. But each addition needs its weight, and
+# each membrane is read and written at every step. A 32-bit word from a small on-chip memory costs about 5 pJ,
+# from DRAM 640
 # (45 nm, as quoted in arXiv 1506.02626): more than any addition. A study with memory and data movement
 # (arXiv 2409.08290) finds that fewer than about 6 % of the neurons may fire if a spiking network is to beat
 # an equivalent quantised one (6.4 % for T = 5 … 10 in its third version, 5.7 % for T = 5 in its fourth).
@@ -187,10 +188,10 @@ viz.save(fig, "13_energy")
 # %% [markdown]
 # ## What was shown
 # A trained Spikformer runs on additions, exactly as many as were counted. The papers' formula is close to
-# that count as long as integers pass for spikes; where they are multiplied the energy doubles. Replacing
-# attention saves about what the papers say, here on another task and size, and a model that does not mix at
-# all saves it too: what goes are SSA's four maps. SASA saves 5 %, V's map. Memory, which no column holds,
-# decides on real hardware.
+# that count as long as integers pass for spikes; where they are multiplied the energy nearly doubles.
+# Replacing attention saves about what the papers say, here on another task and size, and a model that does
+# not mix at all saves it too: what goes are SSA's four maps. SASA saves 5 %, V's map. Memory, which no column
+# holds, decides on real hardware.
 #
 # ## Exercises (solutions: lessons/solutions/13_energy.py)
 #

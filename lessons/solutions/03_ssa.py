@@ -5,6 +5,7 @@
 import numpy as np
 
 from minispike import lif
+from minispike.blocks.fourier import FourierMix
 from minispike.blocks.ssa import SSA
 
 # %% [markdown]
@@ -29,14 +30,15 @@ assert fires(0.125 * needed) and not fires(0.125 * (needed - 1))
 # %% [markdown]
 # ★★★ q, k, v and the last map treat each token by itself; in Σ_j (q_i·k_j) v_j the order of j is
 # immaterial, and i only names the row. BN's statistics are sums over tokens. So SSA knows nothing of
-# places: the stem's RPE must tell the tokens where they are.
+# places: the stem's convolutions, RPE among them, must tell. A Fourier mixer does know its tokens' places.
 
 
 # %%
-def permuted_equally(ssa, x, order):
-    return np.allclose(ssa(x[:, :, order]).data, ssa(x).data[:, :, order], atol=1e-12)
+def permuted_equally(mixer, x, order):
+    return np.allclose(mixer(x[:, :, order]).data, mixer(x).data[:, :, order], atol=1e-12)
 
 
 rng = np.random.default_rng(0)
 ssa, x, order = SSA(16, 4, rng=0), rng.integers(0, 3, (4, 2, 9, 16)).astype(float), rng.permutation(9)
-assert permuted_equally(ssa, x, order)
+fourier = FourierMix(16)
+assert permuted_equally(ssa, x, order) and not permuted_equally(fourier, x, order)

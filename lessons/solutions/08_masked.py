@@ -21,7 +21,8 @@ assert masked.blocks[0].mixer.scale == 0.125 * factor
 
 # %% [markdown]
 # ★★ The mean of x is f·μ, that of x² is f·(σ² + μ²), so the variance is f·(σ² + μ²) − f²μ². The more is
-# hidden, the smaller both: what the visible places are normalised by would depend on the mask.
+# hidden, the smaller the mean; the variance shrinks too, but where |μ| > σ it grows at first. Either way what
+# the visible places are normalised by would depend on the mask.
 
 
 # %%

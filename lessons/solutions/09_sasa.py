@@ -16,7 +16,8 @@ assert 2 * N_equal * (N_equal // 4) == 32 * (N_equal + N_equal // 4) and N_equal
 
 # %% [markdown]
 # ★★ H[0] = n/τ >= ½ ⇔ n >= τ/2, so any τ in (2, 4] will do. From the second step on the neuron remembers:
-# with what is left of one spike, another single spike may suffice. Only at τ = 2 it has no use for memory.
+# with what is left of one spike, another single spike may suffice. Up to τ = 2 each spike fires and resets
+# it: no use for memory.
 
 
 # %%

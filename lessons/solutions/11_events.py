@@ -13,7 +13,7 @@ from data_utils.events import events_to_frames, make_events
 from data_utils.simulator import crossings, simulate
 
 # %% [markdown]
-# ★ One each time log 11 = 2.40 holds another θ: ⌊2.40 / 0.2⌋ = 11. The last 0.2 is not whole.
+# ★ log 1.1 − log 0.1 = log 11 = 2.398 holds θ eleven times; the twelfth would need 2.4.
 
 # %%
 how_many = math.floor(math.log(1.1 / 0.1) / 0.2)
