@@ -43,7 +43,7 @@ EXPERIMENTS: dict[str, dict[str, tuple[str, dict, str]]] = {  # variant: (model,
         "SAFormer": ("saformer_2_64_fashion", {}, ""),
         PRETRAINING: (V2, {"epochs": 2}, ""),
         "Spikformer V2": (V2, {}, ""),
-        "Spikformer V2, pre-trained": (V2, {"epochs": 4}, PRETRAINING),
+        "Spikformer V2, pre-trained": (V2, {"epochs": 3}, PRETRAINING),
     },
     "fashion-dvs": {
         "SSA": ("spikformer_2_64_fashion_dvs", {"epochs": 4}, ""),
