@@ -70,7 +70,8 @@ def train(experiment: str, variant: str, seed: int, root: Path) -> None:
     if (folder / "config.json").exists():
         run = Run.open(folder)
         recipe = resolve(experiment, MASKED if variant == PRETRAINING else RECIPES, **options)
-        odd = run.recipe.differences(replace(recipe, T=run.recipe.T, root=run.recipe.root))
+        found = {name: getattr(run.recipe, name) for name in ("root", "init")}  # folders may have moved
+        odd = run.recipe.differences(replace(recipe, T=recipe.T or run.recipe.T, **found))
         if odd:
             raise SystemExit(f"{folder} is a run of another recipe ({', '.join(odd)}): take another folder")
         if finished(run):

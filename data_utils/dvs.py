@@ -44,7 +44,7 @@ class Frames:
 
     frames[indices] -> [n, T, H, W, 2], which makes this a source for a Loader.
     Missing or outdated frames are made when this is made, with a bar; a recording is read once for all parts.
-    Files that are damaged or gone by the time they are read are made again.
+    Files that are cut short or gone by the time they are read are made again.
     read(path, size): the recording's reader.    T, split_by, size: as `events_to_frames` takes them.
     cache: the folder that the frames are kept in.
     """
@@ -55,8 +55,8 @@ class Frames:
         self.samples, self.read, self.split_by = samples, read, split_by
         self.labels = np.array([sample.label for sample in samples], "int64")
         self.shape = (T, *size, 2)
-        folder = Path(cache) / f"T{T}_{split_by}_{size[0]}x{size[1]}"
-        self.files = [_frames_file(folder, sample) for sample in samples]
+        self.folder = Path(cache) / f"T{T}_{split_by}_{size[0]}x{size[1]}"
+        self.files = [_frames_file(self.folder, sample) for sample in samples]
         missing: dict[Path, list[int]] = {}
         for i, (sample, file) in enumerate(zip(samples, self.files, strict=True)):
             if not file.exists():
@@ -80,6 +80,9 @@ class Frames:
             return np.stack([self[k] for k in i])
         frames = _load(self.files[i])
         if frames is None or frames.shape != self.shape:
+            source = self.samples[i].source
+            if _frames_file(self.folder, self.samples[i]) != self.files[i]:
+                raise ValueError(f"{source} is another file than before: begin anew")
             self._make([i])
             frames = np.load(self.files[i], allow_pickle=False)
         return frames.astype("float32")

@@ -86,9 +86,11 @@ def make_fashion_dvs(
             recordings.append((file, images[i], (seed, part, i)))
             crc = crc32(images[i].tobytes(), crc)
     settings["images"] = f"{crc:08x}"
+    if held:
+        _expect_same(root, settings, held)
     simulate(np.zeros((28, 28)), np.random.default_rng(seed), **camera)  # refuses before anything is written
     _write_whole(root / "settings.json", lambda path: path.write_text(json.dumps(settings, indent=1) + "\n"))
-    _expect_same(root, settings, read_settings(root))  # it may have been there, of other images
+    _expect_same(root, settings, read_settings(root))  # another process may have begun another set
     write = FORMATS[aedat][1]
     for file, image, seeds in tqdm(recordings, desc=f"recording Fashion-DVS in {root}"):
         if not file.exists():
@@ -158,7 +160,10 @@ def _recordings(root: Path, part: str, labels: np.ndarray, number: int) -> list[
 
 
 def _write_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """Write all of a file, or nothing. What another process has written meanwhile stays, even its time."""
+    """Write all of a file, or nothing. What another process has written meanwhile stays, even its time.
+
+    (Where the file system has no links it is written again, with the same bytes.)
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(f".part{os.getpid()}")
     try:

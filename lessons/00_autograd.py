@@ -60,9 +60,9 @@ print(f"∂L/∂z by hand {direct:.4f} + {through_tanh:.4f} = {gz:.4f}, by the e
 # %% [markdown]
 # ## The library gives the same, on whole arrays
 # A `Tensor` is such a node with an array for a value. Six x at once meet one w: it is *broadcast*, copied six
-# times. Copying is a linear map y = C w, with C a column of ones; by the chain rule ∂L/∂w = Σ_i g_i ∂y_i/∂w =
-# Cᵀ g. So its backward is the transpose, which *adds up* what arrives at the copies: `unbroadcast`. It is the
-# adjoint: ⟨C w, g⟩ = ⟨w, Cᵀ g⟩, where ⟨a, b⟩ = Σ a·b.
+# times. Copying is a linear map y = C w, with C a column of ones; by the chain rule, with g = ∂L/∂y, ∂L/∂w =
+# Σ_i g_i ∂y_i/∂w = Cᵀ g. So its backward is the transpose, which *adds up* what arrives at the copies:
+# `unbroadcast`. It is the adjoint: ⟨C w, g⟩ = ⟨w, Cᵀ g⟩, where ⟨a, b⟩ = Σ a·b.
 
 # %%
 rng = np.random.default_rng(0)

@@ -30,14 +30,14 @@ from minispike.nn import LIF
 rng = np.random.default_rng(3)
 Q, K, V = (rng.random((3, 4, 6)) < 0.5).astype(float)  # [N, d] each
 scale = 0.125
-coincidences, Y = np.zeros((4, 4)), np.zeros((4, 6))
+coincidences, current = np.zeros((4, 4)), np.zeros((4, 6))
 for i in range(4):
     for j in range(4):
         for c in range(6):
             if Q[i, c] and K[j, c]:
                 coincidences[i, j] += 1  # an addition where both fire; nothing is multiplied
-        Y[i] += coincidences[i, j] * V[j]  # V[j] is 0 or 1: the count is added, or it is not
-Y *= scale
+        current[i] += coincidences[i, j] * V[j]  # V[j] is 0 or 1: the count is added, or it is not
+current *= scale
 print("coincidences Q Kᵀ:", *coincidences.astype(int).tolist())
 
 # %% [markdown]
@@ -47,7 +47,7 @@ print("coincidences Q Kᵀ:", *coincidences.astype(int).tolist())
 
 # %%
 q, k, v = (Tensor(a[None, None, None]) for a in (Q, K, V))
-assert np.array_equal(scale * attend(q, k, v).data[0, 0, 0], Y)
+assert np.array_equal(scale * attend(q, k, v).data[0, 0, 0], current)
 left, right = (Q @ K.T) @ V, Q @ (K.T @ V)
 assert np.array_equal(left, right)
 N, d = 64, 32
@@ -56,7 +56,8 @@ print(f"library = loops, both orders agree, exactly; at N={N}, d={d} they cost {
 
 # %% [markdown]
 # ## The gradient, derived
-# With A = Q Kᵀ and G = ∂L/∂Y, each factor of a product gets G times the other factors, transposed:
+# With A = Q Kᵀ and G the gradient of the neuron's current, each factor of the product gets G times the other
+# factors, transposed:
 #
 #     gV = s Aᵀ G        gA = s G Vᵀ        gQ = gA K        gK = gAᵀ Q
 #

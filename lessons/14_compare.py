@@ -71,8 +71,8 @@ for name, (model_name, parts) in by_hand.items():
 # ## The record
 # Training takes hours, so this lesson reads a record, where there is one: every model trained through the
 # command line, one recipe, one core, at most half an hour. Accuracy is the last epoch's: no epoch and no seed
-# is chosen by the test images. The recipe is less innocent: most of it was chosen on training images that
-# were held out, but that batch norm takes its statistics anew was, after test accuracies had been seen.
+# is chosen by the test images. The recipe is less innocent: most of it was chosen on held-out training
+# images, but to take batch norm's statistics anew was decided after test accuracies had been seen.
 
 # %%
 path, runs = RESULTS / "fashion-mnist.json", {}

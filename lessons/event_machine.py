@@ -115,7 +115,7 @@ class EventMachine:
         self.additions[path] += len(where)
 
     def add_value(self, path, sums, value, weights):
-        """Let a value reach the sums: a whole number adds the weights so many times, any other multiplies."""
+        """Let a value reach the sums: 1, 2, … add the weights so often, any other value multiplies."""
         if value == int(value) > 0:
             for _ in range(int(value)):
                 sums += weights

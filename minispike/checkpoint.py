@@ -30,6 +30,7 @@ from .optim import SGD
 from .surrogate import Surrogate
 from .torchfile import FileFormatError
 
+FORMAT = "minispike 2"  # its checksum is of the configuration, too
 ENCODER, OPTIMIZER = ("stem.", "blocks."), "optimizer."
 SURROGATES = {cls.__name__: cls for cls in Surrogate.__subclasses__()}
 
@@ -67,7 +68,7 @@ def save(
         arrays |= {OPTIMIZER + name: array for name, array in optimizer.state_dict().items()}
     arrays = {name: HOST.xp.asarray(to_host(array), order="C") for name, array in arrays.items()}
     config, training = json.dumps(model.config, default=_encode), json.dumps(training or {})
-    metadata = {"format": "minispike", "config": config, "training": training}
+    metadata = {"format": FORMAT, "config": config, "training": training}
     metadata["crc32"] = checksum(arrays, config + training)
     write_durably(path, serialise(arrays, metadata), previous)
 
@@ -83,7 +84,9 @@ def load(path: str | Path) -> SpikingTransformer | MaskedAutoencoder:
 def load_all(path: str | Path) -> Saved:
     """Return all that a file written by `save` holds; raises as `load`."""
     arrays, metadata = read_safetensors(path)
-    if metadata.get("format") != "minispike" or "config" not in metadata:
+    if metadata.get("format") == "minispike":
+        raise FileFormatError(f"{path}: of an older minispike, whose checksum left out the configuration")
+    if metadata.get("format") != FORMAT or "config" not in metadata:
         raise FileFormatError(
             f"{path}: holds arrays but no minispike configuration; "
             "for an authors' file build the model with create_model and use interop.load_official"
@@ -107,12 +110,19 @@ def load_all(path: str | Path) -> Saved:
 def _blank(config: dict, arrays: dict[str, Array]) -> SpikingTransformer | MaskedAutoencoder:
     """Build a model for arrays, its weights zero. ValueError where it would be larger than they are."""
     zeros = Zeros(sum(array.size for array in arrays.values()))
-    if config.get("family") != "masked_autoencoder":
+    encoder = config.get("encoder", config)
+    expect(set(encoder["pools"]) <= {True, False}, "pools are true or false")
+    if encoder is config:
         return build_model(config, rng=zeros)
-    encoder, n_positions = config["encoder"], arrays["positions"].shape[0]
     H, W = (encoder["img_size"],) * 2 if isinstance(encoder["img_size"], int) else encoder["img_size"]
-    expect(H * W == n_positions * 4 ** sum(encoder["pools"]), f"images of {H}×{W}: {n_positions} positions")
-    return build_masked(config, rng=zeros)
+    shape, found = (
+        [H * W // 4 ** sum(encoder["pools"]), config["decoder_dim"]],
+        list(arrays["positions"].shape),
+    )
+    expect(shape == found, f"images of {H}×{W} need positions {shape}, the file holds {found}")
+    model = build_masked(config | {"encoder": encoder | {"num_classes": 1}}, rng=zeros)  # it keeps no head
+    model.config["encoder"]["num_classes"] = encoder["num_classes"]
+    return model
 
 
 class Zeros:

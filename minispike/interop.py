@@ -10,7 +10,8 @@
 Their convolutions are [out, in, kh, kw], ours [kh, kw, in, out]; their linear maps [out, in], ours [in, out].
 The published Spikformer (arXiv 2209.15425) writes a linear map as Linear for CIFAR, as a Conv1d of width 1
 for event data, and for ImageNet as Conv1d in the attention and 1×1 Conv2d in the MLP: axes of length 1 that
-are dropped here. Its two LayerNorms a block are built and never called, so they are ignored.
+are dropped here. Two LayerNorms a block are built and never called, in the network for events one more, and
+positions: they are ignored.
 
 SpikingJelly ships a `spikformer_cifar10` as well. It is another network: it pools before the neuron, fuses
 q, k and v without bias, and returns logits for each step. Its checkpoints do not fit.

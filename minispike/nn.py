@@ -27,12 +27,13 @@ from .visible import Visible
 @contextmanager
 def mode(module: Module, training: bool) -> Iterator[None]:
     """Inside, the module is in training mode, or in eval mode; afterwards as it was, whatever happens."""
-    before = module.training
+    before = [(each, each.training) for _, each in module.named_modules()]
     module.train(training)
     try:
         yield
     finally:
-        module.train(before)
+        for each, was in before:
+            each.training = was
 
 
 class Parameter(Tensor):

@@ -51,10 +51,10 @@ class Run:
             raise NotADirectoryError(f"{self.folder} is a file: a run needs a folder")
         if any(path.exists() for path in (self.folder / "config.json", self.checkpoint, self.previous)):
             whole = (self.folder / "config.json").exists()
-            advice = (
-                f"go on with it by --resume {self.folder}, or" if whole else "but its config.json is gone:"
+            state = (
+                f": go on with it by --resume {self.folder}, or" if whole else " whose config.json is gone:"
             )
-            raise FileExistsError(f"{self.folder} holds a run: {advice} choose another --out")
+            raise FileExistsError(f"{self.folder} holds a run{state} choose another --out")
         return self
 
     @classmethod

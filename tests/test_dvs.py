@@ -189,6 +189,11 @@ def test_a_damaged_source_or_cache_is_an_error_not_a_sample(cifar_folder, tmp_pa
     for damaged in (b"", whole[:60], whole[:-1], (tmp_path / "other.npy").read_bytes(), None):
         file.unlink() if damaged is None else file.write_bytes(damaged)
         assert np.array_equal(frames[0], right) and file.read_bytes() == whole  # made again
+    recording = frames.samples[0].source
+    os.utime(recording, ns=(1, 1))
+    file.unlink()
+    with pytest.raises(ValueError, match="is another file than before: begin anew"):
+        frames[0]
     source = root / "one" / "cifar10_one_9.aedat"
     source.write_bytes(source.read_bytes()[:-1])
     with pytest.raises(AedatError, match="cifar10_one_9.aedat: at byte"):

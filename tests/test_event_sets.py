@@ -49,6 +49,10 @@ def made(source, tmp_path_factory):
     return root
 
 
+def no_links(*_):
+    raise OSError("a file system without links")
+
+
 def contents(root: Path) -> dict[str, bytes]:
     return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*.aedat")}
 
@@ -119,7 +123,10 @@ def test_a_set_that_lacks_one_of_each_class_is_not_a_smaller_set(source, made, t
     assert contents(root) == contents(made)
 
 
-def test_a_set_is_not_completed_with_other_images(source, made, tmp_path):
+@pytest.mark.parametrize("links", [True, False])
+def test_a_set_is_not_completed_with_other_images(source, made, tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
     root, other = tmp_path / "set", tmp_path / "other"
     shutil.copytree(made, root, ignore=shutil.ignore_patterns("frames"))
     next((root / "train" / "dress").iterdir()).unlink()
@@ -157,11 +164,8 @@ def test_what_another_process_has_recorded_meanwhile_stays(source, made, tmp_pat
             os.utime(file, ns=(1, 1))
             times[file] = 1
 
-    def refuse(*_):
-        raise OSError("no links here")
-
     if not links:
-        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr(os, "link", no_links)
     monkeypatch.setitem(fashion_dvs.FORMATS, "2.0", (read_aedat2, second))
     make_fashion_dvs(root, **QUICK, source=source)
     assert contents(root) == contents(made) and not list(root.rglob("*.part*"))

@@ -160,6 +160,18 @@ EFFECTS = [  # of a field on a run, otherwise by the first
 ]
 
 
+ELSEWHERE = {  # what a run is of, where and how it runs; and its images' changes, proved in test_recipes.py
+    *("model", "data", "root", "objective", "threads", "device", "save_seconds"),
+    *("shift", "flip", "policy", "mixup", "mixup_probability", "mixup_until", "erase"),
+    *("augment_events", "split_by", "split"),
+}
+
+
+def test_no_field_of_a_recipe_is_forgotten_here():
+    shown = {name for _, change in EFFECTS for name in change}
+    assert shown | ELSEWHERE == set(Recipe.__dataclass_fields__) and not shown & ELSEWHERE
+
+
 @pytest.fixture(scope="module")
 def weights_after(tmp_path_factory):
     """The weights and statistics at the end of a small run with these numbers; each run is made once."""
