@@ -109,10 +109,11 @@ def collect(experiment: str, variant: str, seed: int, root: Path) -> dict:
     if not finished(run):
         raise SystemExit(f"{run.folder} is not finished")
     rows, saved = run.read_metrics(), run.newest()
-    found = {"variant": variant, "seed": seed, "recipe": asdict(run.recipe)}
+    first = EXPERIMENTS[experiment][variant][2]
+    found = {"variant": variant, "seed": seed}
+    found |= {"recipe": asdict(run.recipe) | {"root": "", "init": first}}  # not where they were
     found |= {"parameters": saved.model.num_params()}
     found |= {"minutes": round(minutes_of(experiment, variant, seed, root), 1)}
-    first = EXPERIMENTS[experiment][variant][2]
     found |= {"minutes_before": round(minutes_of(experiment, first, seed, root), 1) if first else 0.0}
     if "test_accuracy" in rows[-1]:
         _, test, _ = data_of(run.recipe)
@@ -205,7 +206,8 @@ def main() -> None:
     command = f"python -m benchmarks.runs {args.experiment} RUNS --jobs {args.jobs} --seeds {seeds}"
     record = {"command": command, "date": date.today().isoformat(), "machine": machine()}
     if args.experiment == SIMULATED:
-        record["data"] = read_settings(runs[0]["recipe"]["root"] or cache_folder() / SIMULATED)
+        folder = Run.open(folder_of(runs[0]["variant"], runs[0]["seed"], args.folder)).recipe.root
+        record["data"] = read_settings(folder or cache_folder() / SIMULATED)
     record |= {"energy_of": f"{COUNTED} test samples", "runs": runs}
     path = RESULTS / f"{args.experiment}.json"
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

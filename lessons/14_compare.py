@@ -198,19 +198,26 @@ for column, marker in zip(COLUMNS, "os^", strict=True):
         [], [], marker, color=viz.INK, fillstyle="full" if marker == "o" else "none", label=column
     )
 axes[0, 2].set(xlabel="energy of an image, µJ", ylabel="test accuracy, %", title="three ways to count energy")
-axes[0, 2].legend(frameon=False, loc="lower right")
+axes[0, 2].legend(frameon=False, loc="center")
 axes[1, 0].set(
     xlabel="minutes of training, one core",
     ylabel="test accuracy, %",
     title="on the way; the last epoch counts",
 )
-if k > 1:
+if runs:
     viz.heat(axes[1, 1], 100 * differ, "images on which two runs differ, %", cmap="cividis")
     axes[1, 1].set_xticks(range(len(names)), short.values(), rotation=25, ha="right")
     axes[1, 1].set_yticks(range(len(names)), short.values())
     for i, j in product(range(len(names)), repeat=2):
-        ink = viz.INK if 2 * differ[i, j] > differ.min() + differ.max() else "white"
-        axes[1, 1].text(j, i, f"{100 * differ[i, j]:.1f}", ha="center", va="center", color=ink)
+        ink = viz.INK if 2 * differ[i, j] > np.nanmin(differ) + np.nanmax(differ) else "white"
+        axes[1, 1].text(
+            j,
+            i,
+            "" if np.isnan(differ[i, j]) else f"{100 * differ[i, j]:.1f}",
+            ha="center",
+            va="center",
+            color=ink,
+        )
 bins = np.arange(0.893, 0.92, 0.0004) * 100
 axes[1, 2].hist(100 * fresh, bins, color=viz.BLUE, alpha=0.6, label="any of 20 equals")
 axes[1, 2].hist(100 * chosen, bins, color=viz.ORANGE, alpha=0.6, label="the one that was chosen")
