@@ -44,7 +44,11 @@ def test_gradients_through_each_published_shape_at_a_small_width(rng, name, pool
 
 
 def test_a_published_model_runs_a_step_in_float32_as_in_float64(rng):
-    """Spikformer-4-256: in smooth mode no spike can flip, so single and double precision stay close."""
+    """Spikformer-4-256: in smooth mode no spike can flip, so single and double precision stay close.
+
+    Before a pool less so: where float32 cannot tell a window's two largest values apart, its gradient may go
+    to the other one.
+    """
     x, labels, results = rng.standard_normal((2, 32, 32, 3)), np.array([1, 7]), []
     for dtype in ("float64", "float32"):
         model = create_model("spikformer_4_256_cifar10", dtype=dtype, smooth=True)
@@ -52,7 +56,10 @@ def test_a_published_model_runs_a_step_in_float32_as_in_float64(rng):
         loss.backward()
         with no_grad():
             logits = model.eval()(x.astype(dtype)).data
-        results.append((loss.item(), logits, model.stem.stages[1].map.weight.grad))
-    (loss, logits, grad), (loss32, logits32, grad32) = results
+        weights = {path: p.grad for path, p in model.named_parameters() if path.endswith("weight")}
+        results.append((loss.item(), logits, weights))
+    (loss, logits, grads), (loss32, logits32, grads32) = results
     assert abs(loss - loss32) < 1e-4 and abs(logits - logits32).max() < 1e-4
-    assert abs(grad - grad32).max() < 1e-3 * abs(grad).max()
+    for path, grad in grads.items():
+        near = 2e-2 if path.startswith("stem.stages") else 1e-4
+        assert abs(grad - grads32[path]).max() < near * abs(grad).max(), path
