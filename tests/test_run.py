@@ -331,6 +331,14 @@ def steps_of(run: Run) -> int:
     return saved.training["progress"]["step"] if saved else 0
 
 
+def inode(path):
+    """Return which file stands under a name; None where, for an instant, none does."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
 def test_three_kills_change_nothing(tmp_path):
     """Real processes and SIGKILL: no handler, no clean-up."""
     assert main(["train", *COMMAND, "--out", str(tmp_path / "whole")]) == 0
@@ -338,9 +346,9 @@ def test_three_kills_change_nothing(tmp_path):
     for i in range(3):
         process = start(*(["--resume", tmp_path / "run"] if i else [*COMMAND, "--out", tmp_path / "run"]))
         newest = tmp_path / "run" / "checkpoint.safetensors"
-        before = newest.stat().st_ino if newest.exists() else None
+        before = inode(newest)
         give_up = time.monotonic() + 60
-        while not newest.exists() or newest.stat().st_ino == before:
+        while inode(newest) in (before, None):
             assert process.poll() is None and time.monotonic() < give_up, process.communicate()[0]
             time.sleep(0.001)
         time.sleep(0.02 * i)
