@@ -125,7 +125,7 @@ def collect(experiment: str, variant: str, seed: int, root: Path) -> dict:
         answers = right(saved.model, test)
         if answers.mean() != rows[-1]["test_accuracy"]:
             raise SystemExit(f"{run.folder}: {answers.mean()} of the test samples right, metrics.csv differs")
-        found |= {"right": np.packbits(answers).tobytes().hex()}
+        found |= {"tested": answers.size, "right": np.packbits(answers).tobytes().hex()}
     return found | {"curve": rows}
 
 
@@ -138,20 +138,50 @@ def right(model: SpikingTransformer, test: Iterable) -> np.ndarray:
 
 
 def table(runs: list[dict]) -> str:
-    """Return accuracy with its spread, time, size and energy of each variant, as Markdown."""
-    lines = ["| variant | test accuracy | epochs | at most | parameters | MACs a step | energy (paper) |"]
-    lines.append("|---|---|---|---|---|---|---|")
-    for variant in dict.fromkeys(run["variant"] for run in runs if "test_accuracy" in run):
-        each = [run for run in runs if run["variant"] == variant]
-        points = [run["test_accuracy"] for run in each]
+    """Return accuracy with its spread, time, size and energy of each variant, as Markdown.
+
+    With several seeds also each one's difference to the first, and two standard errors of it: by images, from
+    how often seeds are right on each (what other test images would change); by seeds, from the spread of
+    accuracies, taken as the same for all variants (what other seeds would change).
+    """
+    found: dict[str, list[dict]] = {}
+    for run in runs:
+        if "test_accuracy" in run:
+            found.setdefault(run["variant"], []).append(run)
+    accuracy = {
+        variant: 100 * np.array([run["test_accuracy"] for run in each]) for variant, each in found.items()
+    }
+    first, seeds = next(iter(accuracy.values())), min(map(len, accuracy.values()))
+    head = "| variant | test accuracy | epochs | at most | parameters | MACs a step | energy (paper) |"
+    if seeds > 1:
+        error = np.sqrt(2 / seeds * np.mean([points.var(ddof=1) for points in accuracy.values()]))
+        head = head.replace("accuracy |", f"accuracy | difference ± by images (by seeds ± {error:.2f}) |")
+    lines = [head, "|---" * (head.count("|") - 1) + "|"]
+    for variant, each in found.items():
+        points = accuracy[variant]
         minutes, energy = ([run[key] for run in each] for key in ("minutes", "energy_nj"))
-        spread = f" ({min(points):.2%} … {max(points):.2%})" if len(points) > 1 else ""
-        cells = [variant, f"{sum(points) / len(points):.2%}{spread}", str(len(each[0]["curve"]))]
+        before = [run for run in runs if run["variant"] == each[0]["recipe"]["init"]]
+        cells = [variant, f"{points.mean():.2f} %"]
+        if seeds > 1:
+            cells[1] += f" ({points.min():.2f} … {points.max():.2f})"
+            gap, image_error = difference(each, next(iter(found.values())))
+            cells += ["" if points is first else f"{gap:+.2f} ± {image_error:.2f}"]
+        cells += [" + ".join(str(len(run["curve"])) for run in (*before[:1], each[0]))]
         cells += [f"{max(minutes):.0f} min", f"{each[0]['parameters']:,}"]
         cells += [f"{each[0]['macs_a_step'] / 1e6:.1f} M"]
         cells += [f"{sum(e['paper'] for e in energy) / len(each) / 1e3:.2f} µJ"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def difference(runs: list[dict], others: list[dict]) -> tuple[float, float]:
+    """Return by how many points the runs are right more often, and its standard error over test images."""
+    shares = []
+    for each in (runs, others):
+        bits = [np.unpackbits(np.frombuffer(bytes.fromhex(run["right"]), "uint8")) for run in each]
+        shares.append(np.mean([row[: run["tested"]] for row, run in zip(bits, each, strict=True)], 0))
+    gaps = 100 * (shares[0] - shares[1])  # [n], of each image: more often, or less, than the others
+    return gaps.mean(), gaps.std(ddof=1) / np.sqrt(gaps.size)
 
 
 def draw(experiment: str, runs: list[dict]) -> None:

@@ -1,5 +1,7 @@
 """The checkers themselves: they pass what is right and, above all, catch what is wrong."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,16 @@ def test_one_wrong_component_among_thousands_is_caught(rng):
 
     with pytest.raises(AssertionError):
         check_grads(lambda x: Cube.apply(x, slope=slope), rng.standard_normal((50, 50)))
+
+
+def test_a_small_gradient_is_checked_in_its_own_size(rng):
+    def check(wrong):  # a sum of order one, whose derivatives are of order 1e-3, and wrong by a small share
+        cube = partial(Cube.apply, slope=lambda x: 3 * x**2 * (1 + wrong))
+        check_grads(lambda x: ops.sum(cube(x)) * 1e-4 + 1.0, rng.standard_normal(20))
+
+    check(1e-7)
+    with pytest.raises(AssertionError, match="apart by"):
+        check(1e-3)
 
 
 def test_a_forgotten_sum_over_a_broadcast_axis_is_caught(rng):

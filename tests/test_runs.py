@@ -8,7 +8,6 @@ import pytest
 from benchmarks import runs
 from minispike.run import Run
 
-pytestmark = pytest.mark.slow
 SMALL = {"epochs": 2, "T": 1, "batch_size": 64}  # fewer than the samples on which energy is counted
 V2 = "spikformer_v2_1_64_digits"
 EXPERIMENT = {
@@ -18,6 +17,45 @@ EXPERIMENT = {
 }
 
 
+def run_of(right: np.ndarray, **entries) -> dict:
+    bits = np.packbits(right).tobytes().hex()
+    return {"tested": right.size, "right": bits, "test_accuracy": right.mean()} | entries
+
+
+def test_a_difference_and_its_error_over_images():
+    a, b = np.random.default_rng(0).random((2, 1001)) < [[0.9], [0.8]]  # 1,001: the last byte is not full
+    gains, losses = (a & ~b).sum(), (b & ~a).sum()
+    gap, error = runs.difference([run_of(a)], [run_of(b)])
+    assert gap == pytest.approx(100 * (gains - losses) / 1001)
+    mcnemar = np.sqrt(gains + losses - (gains - losses) ** 2 / 1001) / 1001
+    assert error == pytest.approx(100 * mcnemar, rel=1e-3)  # n for n − 1
+    both = runs.difference([run_of(a), run_of(b)], [run_of(b), run_of(a)])  # the same seeds in another order
+    assert both == (0, 0)
+
+
+def test_the_table_tells_differences_from_seeds_and_images():
+    rights = np.random.default_rng(1).random((2, 3, 500)) < 0.9
+    shared = dict(minutes=7.4, parameters=1234, macs_a_step=2.5e6, energy_nj={"paper": 1500})
+    found = []
+    for name, init, epochs, seeds in (("A", "", 4, rights[0]), ("B", "before", 3, rights[1])):
+        shared |= {"variant": name, "recipe": {"init": init}, "curve": epochs * [{}]}
+        found += [run_of(right, **shared) for right in seeds]
+    found.append({"variant": "before", "recipe": {"init": ""}, "curve": 2 * [{}]})
+    head, _, first, second = (line.strip("|").split("|") for line in runs.table(found).splitlines())
+    points = 100 * rights.mean(2)  # [variant, seed]
+    by_seeds = np.sqrt(2 / 3 * points.var(1, ddof=1).mean())
+    gap, by_images = runs.difference(found[3:6], found[:3])
+    assert head[2].strip() == f"difference ± by images (by seeds ± {by_seeds:.2f})"
+    mean, least, most = points[1].mean(), points[1].min(), points[1].max()
+    expected = [f"B | {mean:.2f} % ({least:.2f} … {most:.2f})", f"{gap:+.2f} ± {by_images:.2f}"]
+    expected += ["2 + 3", "7 min", "1,234", "2.5 M", "1.50 µJ"]
+    assert "|".join(second).strip() == " | ".join(expected) and gap == pytest.approx(mean - points[0].mean())
+    assert first[2].strip() == "" and first[3].strip() == "4"
+    lone = runs.table(found[:1]).splitlines()
+    assert "difference" not in lone[0] and lone[2].startswith(f"| A | {points[0, 0]:.2f} % | 4 |")
+
+
+@pytest.mark.slow
 def test_runs_are_recorded_as_they_were(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(runs.EXPERIMENTS, "digits", EXPERIMENT)
     monkeypatch.setattr(runs, "RESULTS", tmp_path)
@@ -45,16 +83,14 @@ def test_runs_are_recorded_as_they_were(tmp_path, monkeypatch, capsys):
             continue
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(run["right"]), "uint8"))[:360]
         assert bits.mean() == pytest.approx(run["test_accuracy"]) and 0 < bits.mean() < 1
-        assert run["test_accuracy"] == run["curve"][-1]["test_accuracy"]
+        assert run["tested"] == 360 and run["test_accuracy"] == run["curve"][-1]["test_accuracy"]
     for seed in (3, 4):
         before = found[runs.PRETRAINING, seed]
         assert found["V2, pre-trained", seed]["minutes_before"] == before["minutes"]
         assert found["V2, pre-trained", seed]["recipe"]["init"] == runs.PRETRAINING
     assert str(tmp_path) not in path.read_text(encoding="utf-8")
 
-    rows = [line for line in out.splitlines() if line.startswith("| ")]
-    mean = np.mean([found["Spikformer", seed]["test_accuracy"] for seed in (3, 4)])
-    assert len(rows) == 3 and rows[1].startswith(f"| Spikformer | {mean:.2%} (")
+    assert runs.table(record["runs"]) in out and "| 2 + 2 |" in out  # epochs
 
     # finished runs are only read; one whose last row is missing is gone on with, and ends the same
     logs = {log: log.read_text() for log in folder.glob("*.log")}

@@ -25,7 +25,11 @@ def test_gradients_through_a_deep_model_in_every_mode(rng, surrogate, v_reset):
     )  # fmt: skip
     lively(model, rng)
     x, labels = rng.standard_normal((2, 8, 8, 1)), np.array([3, 7])
-    check_grads(lambda x: ops.softmax_cross_entropy(model(x), labels, 0.1), x, *model.parameters())
+
+    def loss(x):
+        return ops.softmax_cross_entropy(model(x), labels, 0.1)
+
+    check_grads(loss, x, *model.parameters(), eps=1e-7)  # at 1e-6 a pool's winner changes now and then
 
 
 @pytest.mark.parametrize(
