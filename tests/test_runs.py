@@ -55,6 +55,15 @@ def test_the_table_tells_differences_from_seeds_and_images():
     assert "difference" not in lone[0] and lone[2].startswith(f"| A | {points[0, 0]:.2f} % | 4 |")
 
 
+def test_the_documentation_has_the_recorded_tables():
+    shown = (runs.RESULTS.parent / "README.md").read_text(encoding="utf-8")
+    for experiment in runs.EXPERIMENTS:
+        path = runs.RESULTS / f"{experiment}.json"
+        if path.exists():
+            record = json.loads(path.read_text(encoding="utf-8"))
+            assert runs.table(record["runs"]) in shown and record["command"] in shown, experiment
+
+
 @pytest.mark.slow
 def test_runs_are_recorded_as_they_were(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(runs.EXPERIMENTS, "digits", EXPERIMENT)
