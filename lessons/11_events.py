@@ -170,7 +170,7 @@ def loss(frames):
     return ops.softmax_cross_entropy(smooth(frames), labels[:1])
 
 
-check_grads(loss, F)
+check_grads(loss, F + 0.1 * np.random.default_rng(3).random(F.shape))  # empty places tie in a pool: no slope
 frames = Tensor(F, requires_grad=True)
 loss(frames).backward()
 slices = np.minimum(np.arange(len(few)) // (len(few) // 4), 3)
