@@ -208,14 +208,8 @@ if runs:
     axes[1, 1].set_yticks(range(len(names)), short.values())
     for i, j in product(range(len(names)), repeat=2):
         ink = viz.INK if 2 * differ[i, j] > np.nanmin(differ) + np.nanmax(differ) else "white"
-        axes[1, 1].text(
-            j,
-            i,
-            "" if np.isnan(differ[i, j]) else f"{100 * differ[i, j]:.1f}",
-            ha="center",
-            va="center",
-            color=ink,
-        )
+        number = "" if np.isnan(differ[i, j]) else f"{100 * differ[i, j]:.1f}"
+        axes[1, 1].text(j, i, number, ha="center", va="center", color=ink)
 bins = np.arange(0.893, 0.92, 0.0004) * 100
 axes[1, 2].hist(100 * fresh, bins, color=viz.BLUE, alpha=0.6, label="any of 20 equals")
 axes[1, 2].hist(100 * chosen, bins, color=viz.ORANGE, alpha=0.6, label="the one that was chosen")
