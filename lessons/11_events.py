@@ -110,10 +110,8 @@ hurried["t"] = np.sqrt(events["t"] * 300_000)  # the order stays
 mixed = np.random.default_rng(1).permutation(events)
 
 
-def changed(other, split_by, frames):
-    return abs(events_to_frames(other, T, split_by, SIZE) - frames).sum() / (
-        2 * n
-    )  # share that moved, at least
+def changed(other, split_by, frames):  # the share of the events that moved, at least
+    return abs(events_to_frames(other, T, split_by, SIZE) - frames).sum() / (2 * n)
 
 
 speed = [changed(hurried, "number", by_number), changed(hurried, "time", by_time)]

@@ -40,10 +40,8 @@ def attention_map(spikes: dict[str, Array], mixer: str, num_heads: int) -> Array
 
     mixer: the SSA's path, for example "blocks.0.mixer".
     """
-    q, k = (
-        spikes[f"{mixer}.{name}.neuron"].reshape(*spikes[f"{mixer}.{name}.neuron"].shape[:3], num_heads, -1)
-        for name in "qk"
-    )  # [T, B, N, h, d]
+    found = (spikes[f"{mixer}.{name}.neuron"] for name in "qk")  # [T, B, N, D] each
+    q, k = (each.reshape(*each.shape[:3], num_heads, -1) for each in found)  # [T, B, N, h, d]
     return q.transpose(0, 1, 3, 2, 4) @ k.transpose(0, 1, 3, 4, 2)
 
 

@@ -44,9 +44,8 @@ def test_an_epoch_is_every_sample_once_in_an_order_of_its_own():
     orders = [np.concatenate([y for _, y in batches(epoch)]).tolist() for epoch in (0, 1, 0)]
     assert sorted(orders[0]) == list(range(10)) and orders[0] == orders[2] != orders[1]
     assert [len(y) for _, y in batches(0)] == [4, 4, 2] and len(batches) == len(batches(0)) == 3
-    assert np.concatenate([y for _, y in batches]).tolist() == list(
-        range(10)
-    )  # plain iteration: as it stands
+    as_it_stands = [y for _, y in batches]  # plain iteration
+    assert np.concatenate(as_it_stands).tolist() == list(range(10))
     other = np.concatenate([y for _, y in numbered(seed=1)(0)]).tolist()
     assert other != orders[0]
     assert all(np.array_equal(x, y) for x, y in batches(3))  # images and labels stay together
@@ -67,9 +66,8 @@ def test_a_shift_moves_by_a_fraction_of_a_pixel():
     assert moved[:, 2, 2].min() >= 0.25 and moved[:, 2, 2].max() > 0.9  # (1 − ½)² at the least
     rows = (moved.sum(2)[..., 0] * np.arange(5)).sum(1) - 2  # by how much the centre has moved
     assert -0.5 <= rows.min() < -0.45 and 0.45 < rows.max() <= 0.5
-    np.testing.assert_allclose(
-        shift(np.full((3, 4, 4, 1), 7.0), np.random.default_rng(0)), 7
-    )  # borders repeat
+    grey = shift(np.full((3, 4, 4, 1), 7.0), np.random.default_rng(0))
+    np.testing.assert_allclose(grey, 7)  # borders repeat
     assert np.array_equal(shift(image, np.random.default_rng(0), pixels=0), image)
     with pytest.raises(ValueError, match="up to one pixel, got 2"):
         shift(image, np.random.default_rng(0), 2)

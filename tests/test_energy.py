@@ -360,9 +360,8 @@ def test_an_event_machine_needs_exactly_the_counted_additions(trained, heads):
         if row.op == "Linear" and row.kind == "binary":
             assert row.paper.ac == pytest.approx(row.events.ac, rel=1e-12)
         if row.op == "Conv2d" and row.kind == "binary":
-            assert (
-                row.paper.ac > row.events.ac > 0.6 * row.paper.ac
-            )  # borders: up to 7/16 of a 4×4 grid's taps
+            # borders: up to 7/16 of a 4×4 grid's taps
+            assert row.paper.ac > row.events.ac > 0.6 * row.paper.ac
 
 
 def test_the_event_machine_catches_a_fan_out_that_forgets_the_borders(trained, monkeypatch):

@@ -44,9 +44,8 @@ def test_a_lesson_has_the_form_of_lessons(name):
     text = (LESSONS / f"{name}.py").read_text(encoding="utf-8")
     assert text.startswith(f"# %% [markdown]\n# # {name[:2]} · ")
     assert text.count("assert ") >= 6 and "viz.save(" in text and "## What was shown" in text
-    assert not re.search(
-        r"^class .*\((Module|Linear|LIF|Spiking)\)", text, re.M
-    )  # the library's are imported
+    own = re.search(r"^class .*\((Module|Linear|LIF|Spiking)\)", text, re.M)
+    assert not own  # the library's are imported
 
 
 def test_the_list_of_lessons(capsys):

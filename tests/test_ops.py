@@ -166,9 +166,8 @@ def test_column_sums_keep_float32s_digits():
     x = np.full((2_000_000, 1), 30.1, "float32")
     exact = 2_000_000 * float(np.float32(30.1))
     assert abs(column_sums(x)[0] / exact - 1) < 1e-6
-    assert (
-        abs(float(np.cumsum(x[:, 0], dtype="float32")[-1]) / exact - 1) > 1e-3
-    )  # what one running sum makes of it
+    one_running_sum = float(np.cumsum(x[:, 0], dtype="float32")[-1])
+    assert abs(one_running_sum / exact - 1) > 1e-3
 
 
 # ---------------------------------------------------------------- convolution

@@ -182,9 +182,8 @@ def test_mnist_is_padded_with_black_and_standardised(tmp_path, rng, load, suffix
     border[2:-2, 2:-2] = False
     np.testing.assert_allclose(train[:, border], black, rtol=1e-6)
     raw_test = read_idx(tmp_path / f"{FILES[2]}{suffix}", 3) / 255
-    np.testing.assert_allclose(
-        test[:, 2:-2, 2:-2, 0], (raw_test - raw.mean()) / raw.std(), atol=1e-6
-    )  # with the training images' statistics
+    expected = (raw_test - raw.mean()) / raw.std()  # with the training images' statistics
+    np.testing.assert_allclose(test[:, 2:-2, 2:-2, 0], expected, atol=1e-6)
     assert np.array_equal(test_labels, read_idx(tmp_path / f"{FILES[3]}{suffix}", 1))
 
 

@@ -25,9 +25,8 @@ def late_average(model, x):
     tokens = model.stem(x[None], T=model.T)  # [T, B, N, D]
     for block in model.blocks:
         tokens = block(tokens)
-    return ops.linear(tokens.mean(2), model.head.weight, model.head.bias).data.mean(
-        0
-    )  # [T, B, 10] -> [B, 10]
+    logits = ops.linear(tokens.mean(2), model.head.weight, model.head.bias)  # [T, B, 10]
+    return logits.data.mean(0)  # [B, 10]
 
 
 x = np.random.default_rng(0).standard_normal((5, 8, 8, 1))
