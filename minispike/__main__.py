@@ -17,7 +17,7 @@ from data_utils.digits import load_digits
 from data_utils.loader import Prefetch
 
 from . import viz
-from .backend import get_threads, keep_freed_memory, make_rng, set_threads
+from .backend import keep_freed_memory, make_rng, set_threads
 from .checkpoint import Saved, load, save
 from .energy import Count, count
 from .interop import load_official
@@ -111,12 +111,13 @@ def run_training(args) -> None:
     check_fit(model, sample, run.recipe)
     model.to(run.recipe.device)
     if args.out:  # only now, when nothing can be wrong any more
-        threads = run.recipe.threads or get_threads()
         for doubt in doubts(model, run.recipe, changes(args)):
             print(f"note: {doubt}", file=sys.stderr)
-        places = {name: getattr(run.recipe, name) for name in ("root", "init")}  # to be found from anywhere
-        places = {name: str(Path(place).resolve()) for name, place in places.items() if place}
-        run = Run.create(args.out, replace(run.recipe, T=model.T, threads=threads, **places))
+        run = Run.create(args.out, replace(run.recipe, T=model.T, **absolute(run.recipe)))
+    elif args.root:
+        run.recipe = replace(run.recipe, root=absolute(run.recipe)["root"])
+        with run.locked():
+            run.note_recipe()
     recipe, here = run.recipe, quote(str(run.folder))
     print(f"{recipe.model}: {model.num_params():,} parameters, T = {recipe.T}, {recipe.threads} threads")
     steps = f"{len(batches):,} steps of {recipe.batch_size} samples an epoch"
@@ -136,12 +137,20 @@ def run_training(args) -> None:
         kept = "the last good checkpoint is kept" if run.checkpoint.exists() else "no checkpoint was due yet"
         advice = f"{kept}; the same steps would diverge again: begin another run, with a lower --lr"
         raise FloatingPointError(f"{error}; {advice}") from error
-    print(f"done; see {', '.join(sorted(path.name for path in run.folder.iterdir()))} in {here}")
+    files = sorted(path.name for path in run.folder.glob("[!.]*"))
+    print(f"done; see {', '.join(files)} in {here}")
     if recipe.objective == MASKED:
-        then = f"train --data {recipe.data} --model {recipe.model} --init {here} --out RUN"
+        root = f" --root {quote(recipe.root)}" if recipe.root else ""
+        then = f"train --data {recipe.data}{root} --model {recipe.model} --init {here} --out RUN"
     else:
         then = f"evaluate {here}"
     print(f"next: python -m minispike {then}")
+
+
+def absolute(recipe: Recipe) -> dict[str, str]:
+    """Return the recipe's folders as they are found from anywhere."""
+    places = {name: getattr(recipe, name) for name in ("root", "init")}
+    return {name: str(Path(place).resolve()) for name, place in places.items() if place}
 
 
 def changes(args) -> dict:
@@ -223,8 +232,9 @@ def data_of(recipe: Recipe) -> tuple:
 def run_import(args) -> None:
     overrides = {} if args.num_classes is None else {"num_classes": args.num_classes}
     model = create_model(args.model, **overrides)
-    print(load_official(args.file, model))
+    report = load_official(args.file, model)
     save(model, args.out)
+    print(report)
     print(f"{model.num_params():,} parameters written to {args.out}")
 
 
@@ -284,4 +294,5 @@ def draw(found: Count, path: str) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a console without "→" shows "?", and nothing stops for it
     sys.exit(main())

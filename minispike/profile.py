@@ -52,9 +52,8 @@ def profile(model: SpikingTransformer, x, labels, steps: int = 3) -> list[Row]:
     for path, array in buffers.items():
         array[...] = before[path]
     for row in rows.values():
-        row.forward, row.backward, row.kept = (
-            value / steps for value in (row.forward, row.backward, row.kept)
-        )
+        for name, _ in FIELDS:
+            setattr(row, name, getattr(row, name) / steps)
     return list(rows.values())
 
 

@@ -30,9 +30,7 @@ class Recipe:
     objective: str = option(CLASSIFY, "what is learnt: classify, or masked (pre-training on hidden patches)")
     T: int = option(0, "time steps; 0: as many as the model has by its name")
     epochs: int = option(20, "how often all samples are seen")
-    single_step: float = option(
-        0.0, "of them this share, the first ones, at T = 1: faster; still images only"
-    )
+    single_step: float = option(0.0, "share of them, the first, at T = 1: faster; still images only")
     batch_size: int = option(32, "samples a step")
     lr: float = option(3e-3, "learning rate of AdamW at its height")
     min_lr: float = option(1e-5, "where the cosine ends")
@@ -61,9 +59,7 @@ class Recipe:
     seed: int = option(0, "of the weights, the shuffling, the augmentation and the masks")
     threads: int = option(0, "cores to use; 0: all. A run keeps its number, for rounding depends on it")
     device: str = option("cpu", "cpu or cuda")
-    save_seconds: float = option(
-        300.0, "between two checkpoints; one more after each epoch. 0: after each step"
-    )
+    save_seconds: float = option(300.0, "between checkpoints, besides one an epoch; 0: after each step")
 
     def __post_init__(self):
         for entry in fields(self):
@@ -87,9 +83,8 @@ class Recipe:
 
     def differences(self, other: Recipe) -> list[str]:
         """Return the names of the fields in which two recipes differ."""
-        return [
-            entry.name for entry in fields(self) if getattr(self, entry.name) != getattr(other, entry.name)
-        ]
+        ours, theirs = asdict(self), asdict(other)
+        return [name for name in ours if ours[name] != theirs[name]]
 
     def to_json(self) -> str:
         """Return all fields, a line each."""

@@ -5,6 +5,7 @@
     checkpoint.previous.safetensors    the one before it
     metrics.csv, rates.csv             a row an epoch, both written anew from the checkpoint's own history
     curves.png, rates.png              the same, drawn
+    .lock                              held by the process that trains here
 
 A batch depends on (seed, epoch, step) alone. So from a checkpoint taken between two steps a run goes on bit
 for bit as if it had never stopped: with the same number of threads, which the recipe keeps, and on the same
@@ -16,12 +17,12 @@ from __future__ import annotations
 import csv
 import sys
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import BytesIO, StringIO
 from pathlib import Path
 
 from . import viz
-from .backend import get_xp
+from .backend import get_threads, get_xp
 from .checkpoint import Saved, load_all, save, write_durably
 from .nn import Module
 from .optim import AdamW
@@ -44,6 +45,7 @@ class Run:
         self.previous = self.folder / "checkpoint.previous.safetensors"
         self.metrics, self.rates = self.folder / "metrics.csv", self.folder / "rates.csv"
         self.damaged = False  # whether the newest checkpoint is known to be: then it is not kept as previous
+        self.seen = self.stamp()  # which checkpoint this process knows of
 
     def absent(self) -> Run:
         """Return self. FileExistsError where a run is already, NotADirectoryError where a file is."""
@@ -60,10 +62,15 @@ class Run:
     @classmethod
     def create(cls, folder: str | Path, recipe: Recipe) -> Run:
         """Make the folder and note the recipe. FileExistsError where a run is already."""
-        run = cls(folder, recipe).absent()
+        run = cls(folder, replace(recipe, threads=recipe.threads or get_threads())).absent()
         run.folder.mkdir(parents=True, exist_ok=True)
-        write_durably(run.folder / "config.json", recipe.to_json().encode())
+        with run.locked():
+            run.absent().note_recipe()  # another process may have been faster
         return run
+
+    def note_recipe(self) -> None:
+        """Write config.json."""
+        write_durably(self.folder / "config.json", self.recipe.to_json().encode())
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
@@ -78,16 +85,28 @@ class Run:
 
     @contextmanager
     def locked(self):
-        """Hold the run for this process, and no longer than it lives. BlockingIOError if another has it."""
-        with (self.folder / "config.json").open("rb") as file:
+        """Hold the run for this process, and no longer than it lives.
+
+        Raises BlockingIOError if another has it, or has trained since this one looked at its checkpoint.
+        """
+        with (self.folder / ".lock").open("a") as file:
             try:
                 if fcntl:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise BlockingIOError(f"another process is training in {self.folder}") from error
+            if self.stamp() != self.seen:
+                raise BlockingIOError(f"another process has just trained in {self.folder}: --resume it anew")
             yield
 
     # ------------------------------------------------------------ checkpoints
+
+    def stamp(self) -> tuple[int, int] | None:
+        """Return what tells the newest checkpoint's file from any other's, None where there is none."""
+        if not self.checkpoint.exists():
+            return None
+        status = self.checkpoint.stat()
+        return status.st_ino, status.st_mtime_ns
 
     def save(self, model: Module, optimizer: AdamW, progress: Progress, generators: dict) -> None:
         """Write a checkpoint, and keep the one before it. FloatingPointError for a model with NaN or Inf."""
@@ -100,14 +119,14 @@ class Run:
         training = {"recipe": asdict(self.recipe), "progress": asdict(progress), "generators": states}
         previous = None if self.damaged else self.previous
         save(model, self.checkpoint, optimizer=optimizer, training=training, previous=previous)
-        self.damaged = False
+        self.damaged, self.seen = False, self.stamp()
 
     def newest(self) -> Saved | None:
         """Return the newest checkpoint that can be read, with a warning where an older one must do.
 
         None before the first. FileFormatError if there are some and all are damaged or foreign.
         """
-        errors = []
+        errors, self.seen = [], self.stamp()
         for path in (self.checkpoint, self.previous):
             if not path.exists():
                 continue
@@ -168,7 +187,7 @@ class Run:
         viz.curves(axes[0], history)
         pictures = {"curves.png": fig}
         if "rates" in history[-1]:
-            first, last = history[0], history[-1]
+            first, last = next(record for record in history if "rates" in record), history[-1]
             fig, ax = viz.figure(size=(7.5, 1.6 + 0.24 * len(last["rates"])))
             viz.rate_bars(
                 ax, last["rates"], first["rates"], f"epoch {last['epoch']}", f"epoch {first['epoch']}"

@@ -145,7 +145,7 @@ def train(
         batches = single_steps_first(model, batches, recipe.single_step_epochs)
         keeper.sample = None if sample is None else to_device(sample, recipe.device)
         options |= {"label_smoothing": recipe.label_smoothing, "calibration": recipe.calibration}
-        test = Watched(test, lambda: keeper.stop_here(at), progress)
+        test = None if test is None else Watched(test, lambda: keeper.stop_here(at), progress)
         return fit(model, optimizer, batches, test=test, **options)
 
 
@@ -177,7 +177,7 @@ class Keeper:
 
     def on_epoch(self, record: dict) -> None:
         if self.sample is not None:
-            record["rates"] = viz.firing_rates(self.model, self.sample)
+            record["rates"] = viz.firing_rates(self.model, self.sample, self.run.recipe.batch_size)
         self.write()
         self.run.write_books(self.at.history)
         print(line(record, self.run.recipe), flush=True)

@@ -30,9 +30,23 @@ def spikes_of(model: Module, x) -> dict[str, Array]:
     return found
 
 
-def firing_rates(model: Module, x) -> dict[str, float]:
-    """Return the share of neurons and steps that fire, for every neuron layer, by path."""
-    return {path: float(spikes.mean()) for path, spikes in spikes_of(model, x).items()}
+def firing_rates(model: Module, x, batch_size: int | None = None) -> dict[str, float]:
+    """Return the share of neurons and steps that fire, for every neuron layer, by path.
+
+    batch_size: how many samples the model takes at a time, None for all; no more is held in memory.
+    """
+    rates: dict[str, float] = {}
+    n = x.shape[-4]  # of [B, H, W, C] and of frames [T, B, H, W, C]
+
+    def look(function, inputs, output, path):
+        if isinstance(function, LIF):
+            rates[path] = rates.get(path, 0.0) + piece.shape[-4] / n * float(output.data.mean())
+
+    for first in range(0, n, batch_size or n):
+        piece = x[..., first : first + (batch_size or n), :, :, :]
+        with mode(model, training=False), no_grad(), trace(look):
+            model(piece)
+    return rates
 
 
 def attention_map(spikes: dict[str, Array], mixer: str, num_heads: int) -> Array:
@@ -99,22 +113,15 @@ def heat(ax, values: Array, title: str = "", *, xlabel: str = "", ylabel: str = 
 
 def attention_over(ax, image: Array, weights: Array, token: int, title: str = "") -> None:
     """Lay one token's attention, weights [N] over a square grid, on the image [H, W] it came from."""
-    side, height = round(len(weights) ** 0.5), len(image)
-    cell = height / side
+    side, (height, width) = round(len(weights) ** 0.5), image.shape
     ax.imshow(image, cmap="gray_r")
-    extent = (-0.5, image.shape[1] - 0.5, height - 0.5, -0.5)
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     grid = weights.reshape(side, side)
-    ax.imshow(
-        grid * 0 + 1,
-        cmap="Oranges",
-        alpha=0.75 * grid / max(grid.max(), 1e-9),
-        extent=extent,
-        vmin=0,
-        vmax=1.6,
-    )
+    colours = dict(cmap="Oranges", vmin=0, vmax=1.6)
+    ax.imshow(grid * 0 + 1, alpha=0.75 * grid / max(grid.max(), 1e-9), extent=extent, **colours)
     row, column = divmod(token, side)
-    x = [column * cell - 0.5, (column + 1) * cell - 0.5]
-    y = [row * cell - 0.5, (row + 1) * cell - 0.5]
+    x = [at * width / side - 0.5 for at in (column, column + 1)]
+    y = [at * height / side - 0.5 for at in (row, row + 1)]
     ax.plot([x[0], x[1], x[1], x[0], x[0]], [y[0], y[0], y[1], y[1], y[0]], color=BLUE, linewidth=2)
     ax.set(xticks=[], yticks=[], title=title)
 
@@ -155,9 +162,8 @@ def profile_bars(axes, rows) -> None:
     layers: dict[str, list] = {}
     for row in rows:
         place, _, part = row.path.rpartition(".")
-        layers.setdefault(
-            (place if part in ("map", "norm", "neuron") else row.path) or "the model", []
-        ).append(row)
+        layer = place if part in ("map", "norm", "neuron") else row.path
+        layers.setdefault(layer or "the model", []).append(row)
     forward, backward, kept = (
         [sum(getattr(row, name) for row in inside) for inside in layers.values()]
         for name in ("forward", "backward", "kept")
@@ -184,14 +190,8 @@ def curves(axes, history: list[dict]) -> None:
         for key, color, label in ((name, BLUE, "train, while learning"), (f"test_{name}", ORANGE, "test")):
             if key in history[-1]:
                 values = [scale * record[key] for record in history]
-                ax.plot(
-                    epochs,
-                    values,
-                    color=color,
-                    linewidth=2,
-                    marker="o" if len(epochs) < 40 else "",
-                    markersize=4,
-                )
+                marker = "o" if len(epochs) < 40 else ""
+                ax.plot(epochs, values, marker=marker, markersize=4, color=color, linewidth=2)
                 last = f"{label}: {values[-1]:.1f}" if unit else f"{label}: {values[-1]:.2f}"
                 ax.plot([], [], color=color, linewidth=2, label=last)
         ax.set(xlabel="epoch", ylabel=f"{name}{unit}")
@@ -214,9 +214,6 @@ def rate_bars(ax, rates: dict[str, float], before: dict[str, float], now: str, t
     for part in dict.fromkeys(parts):
         ax.barh(0, 0, color=PARTS[part], label=f"{part}, {now}")
     ax.set_yticks(places, [path.removesuffix(".neuron").removeprefix("blocks.") for path in rates])
-    ax.set(
-        xlabel="neurons and steps that fire, %",
-        ylim=(len(rates) - 0.4, -0.6),
-        xlim=(0, 1.15 * max(*percent, *earlier, 1)),
-    )
+    ax.set(xlim=(0, 1.15 * max(*percent, *earlier, 1)), ylim=(len(rates) - 0.4, -0.6))
+    ax.set_xlabel("neurons and steps that fire, %")
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

@@ -566,7 +566,7 @@ def test_train_and_evaluate(tmp_path, capsys, few, monkeypatch):
     config = Recipe.from_json((folder / "config.json").read_text())
     assert (config.epochs, config.lr, config.T, config.gain) == (2, 0.002, 1, 2.0)
     assert {path.name for path in folder.iterdir()} == {
-        "config.json", "checkpoint.safetensors", "checkpoint.previous.safetensors",
+        ".lock", "config.json", "checkpoint.safetensors", "checkpoint.previous.safetensors",
         "metrics.csv", "rates.csv", "curves.png", "rates.png",
     }  # fmt: skip
     assert all((folder / name).read_bytes()[:4] == b"\x89PNG" for name in ("curves.png", "rates.png"))
@@ -764,6 +764,86 @@ def test_a_second_process_leaves_the_books_alone(tmp_path):
     with run.locked(), pytest.raises(BlockingIOError):
         train(run, late.model, *loaders(small()), saved=late, progress=False)
     assert run.metrics.read_text() == books
+
+
+def test_of_two_that_begin_a_run_at_once_one_does(tmp_path, monkeypatch):
+    """Also where the other's folder appears between the look and the lock."""
+    folder, absent = tmp_path / "run", Run.absent
+
+    def faster(self):
+        monkeypatch.setattr(Run, "absent", absent)
+        Run.create(folder, small(seed=1))
+        return self
+
+    monkeypatch.setattr(Run, "absent", faster)
+    with pytest.raises(FileExistsError, match="holds a run: go on with it"):
+        Run.create(folder, small(seed=2))
+    assert Run.open(folder).recipe.seed == 1
+
+
+def test_what_another_process_has_trained_meanwhile_is_not_taken_back(tmp_path, capsys, monkeypatch, few):
+    """It looked before this one had ended, and comes when this one has let go."""
+    with pytest.raises(Crash):
+        session(tmp_path / "run", small(), (1, 1))
+    late = Run.open(tmp_path / "run")
+    saved = late.newest()
+    session(tmp_path / "run", small())
+    end = end_of(tmp_path / "run")
+    with pytest.raises(BlockingIOError, match="another process has just trained in .*: --resume it anew"):
+        train(late, saved.model, *loaders(small()), saved=saved, progress=False)
+    assert alike(end_of(tmp_path / "run"), end)
+    again = late.newest()
+    train(late, again.model, *loaders(small()), saved=again, progress=False)  # it has looked again
+    assert alike(end_of(tmp_path / "run"), end)
+
+
+def test_a_new_root_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data, roots = loaders(small()), []
+    monkeypatch.setattr(command, "data_of", lambda recipe: roots.append(recipe.root) or (*data, 10))
+    assert main(["train", *COMMAND, "--root", "here", "--out", "run"]) == 0
+    assert main(["train", "--resume", "run", "--root", "there"]) == 0
+    assert main(["evaluate", "run"]) == 0 and "the same, to the last bit" in capsys.readouterr().out
+    assert [Path(root).name for root in roots] == ["here", "there", "there"] and Path(roots[2]).is_absolute()
+
+
+def test_pretraining_tells_where_its_data_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "data_of", lambda recipe: (*loaders(small("masked")), 10))
+    options = ["--recipe", "digits", "--epochs", "1", "--root", str(tmp_path / "my data")]
+    assert main(["pretrain", *options, "--out", str(tmp_path / "run")]) == 0
+    assert f"train --data digits --root '{tmp_path / 'my data'}' --model" in capsys.readouterr().out
+
+
+def test_a_run_without_a_test_and_with_all_threads(tmp_path):
+    """As the library is called: what `fit` takes as none, and a recipe's 0 threads."""
+    backend.set_threads(1)
+    run = Run.create(tmp_path / "run", small(threads=0))
+    assert run.recipe.threads == Run.open(run.folder).recipe.threads == 1
+    batches, _ = loaders(small())
+    records = train(run, build(run.recipe, 10), batches, None, progress=False)
+    assert len(records) == EPOCHS and not any("test_accuracy" in record for record in records)
+
+
+def test_firing_rates_may_begin_late(tmp_path, monkeypatch):
+    """A run begun without a sample, as the library is called, and gone on with on the command line."""
+    monkeypatch.undo()  # of the fixture that leaves out the pictures
+    run = Run.create(tmp_path / "run", small())
+    record = {"loss": 1.0, "accuracy": 0.5, "test_loss": 1.0, "test_accuracy": 0.5}
+    rates = {"stem.stages.0.neuron": 0.1}
+    run.draw([{"epoch": 1, **record}, {"epoch": 2, **record, "rates": rates}])
+    assert (run.folder / "rates.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_import_is_saved_before_it_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "load_official", lambda file, model: Unprintable())
+    with pytest.raises(Crash):
+        main(["import", "x", "--model", "spikformer_1_64_digits", "--out", str(tmp_path / "x.safetensors")])
+    assert load(tmp_path / "x.safetensors").num_params() > 0
+
+
+class Unprintable:
+    def __str__(self):
+        raise Crash
 
 
 def test_the_help_names_every_field(capsys):

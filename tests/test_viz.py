@@ -1,5 +1,7 @@
 """Looking inside: what the pictures show is what the model did."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,28 @@ def test_spikes_are_found_by_path_and_in_order(model, rng):
     assert all(set(np.unique(s)) <= {0, 1} for s in spikes.values())
     rates = viz.firing_rates(model, x)
     assert rates == {path: float(s.mean()) for path, s in spikes.items()}
+    two = viz.firing_rates(model, x, 2)  # two samples, then one
+    assert list(two) == list(rates) and two == pytest.approx(rates, rel=1e-6)
+    frames = (20 * rng.random((4, 3, 8, 8, 1))).astype("float32")
+    assert viz.firing_rates(model, frames, 1) == pytest.approx(viz.firing_rates(model, frames), rel=1e-6)
+
+
+def test_firing_rates_hold_no_more_than_a_batch(rng):
+    model = create_model("spikformer_1_64_digits", T=8)
+    x = rng.standard_normal((64, 8, 8, 1)).astype("float32")
+
+    def peak(work):
+        work()
+        tracemalloc.start()
+        work()
+        held = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return held
+
+    alone = peak(lambda: viz.firing_rates(model, x[:4]))
+    assert (
+        peak(lambda: viz.firing_rates(model, x, 4)) < 1.5 * alone < peak(lambda: viz.firing_rates(model, x))
+    )
 
 
 def test_the_attention_map_counts_coincidences(model, rng):
@@ -50,6 +74,14 @@ def test_a_figure_is_drawn_and_saved(tmp_path, monkeypatch, rng, capsys):
     )
     path = viz.save(fig, "test")
     assert path.read_bytes()[:4] == b"\x89PNG" and "figure: figures" in capsys.readouterr().out
+
+
+def test_attention_is_framed_where_its_token_is(rng):
+    _, ax = viz.figure()
+    viz.attention_over(ax, rng.random((8, 16)), rng.random(16), 6)  # row 1, column 2 of 4×4
+    frame = ax.get_lines()[0]
+    assert {*frame.get_xdata()} == {7.5, 11.5} and {*frame.get_ydata()} == {1.5, 3.5}
+    assert ax.get_images()[1].get_extent() == [-0.5, 15.5, 7.5, -0.5]
 
 
 def history(n):
