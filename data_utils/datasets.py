@@ -68,7 +68,7 @@ def open_data(
     train, test, prepare, pipeline = _open_images(name, root, size)
     pipeline = replace(pipeline, **augmentation)
     return (
-        _training(*train, batch_size, seed, pipeline, **mix),
+        _training(*train, batch_size, seed, prepare, pipeline, **mix),
         Loader(*test, batch_size, prepare=prepare),
         pipeline.num_classes,
     )
@@ -102,9 +102,9 @@ def _open_images(name: str, root: str | None, size: int) -> tuple:
     return (train, train.labels), (test, test.labels), prepare, pipeline
 
 
-def _training(images, labels, batch_size: int, seed: int, pipeline: Pipeline, mixup_until: int, **mix: float):
+def _training(images, labels, batch_size, seed, prepare, pipeline: Pipeline, mixup_until: int, **mix: float):
     def loader(pipeline: Pipeline) -> Loader:
-        return Loader(images, labels, batch_size, seed, augment=pipeline)
+        return Loader(images, labels, batch_size, seed, prepare=prepare, augment=pipeline)
 
     mixed = loader(replace(pipeline, **mix))
     return Until(mixup_until, mixed, loader(pipeline)) if mix["mixup"] and mixup_until else mixed

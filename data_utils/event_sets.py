@@ -65,7 +65,7 @@ def open_events(
 
     def training(probability: float) -> Loader:
         change = partial(_change, augment=augment, classes=classes, alpha=mixup, probability=probability)
-        return Loader(train, train.labels, batch_size, seed, augment=change)
+        return Loader(train, train.labels, batch_size, seed, prepare=time_first, augment=change)
 
     batches = training(mixup_probability)
     if mixup and mixup_until:

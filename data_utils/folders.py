@@ -105,13 +105,18 @@ def _annotated(annotations: Path, classes: list[str]) -> ImageFolder:
 
 
 def read_image(path: Path):
-    """Return a file as an RGB Pillow image, decoded in full. Grey, palette and CMYK become RGB."""
+    """Return a file as an RGB Pillow image, decoded in full. Grey, palette and CMYK become RGB.
+
+    Images of 16 bits are refused: Pillow would turn all but their darkest levels into white.
+    """
     image_module = _pillow()
     try:
         with image_module.open(path, formats=("JPEG", "PNG")) as image:  # by content, not by name
             pixels = image.width * image.height
             if pixels > MOST_PIXELS:
                 raise DataFileError(path, None, f"an image of {pixels:,} pixels", f"at most {MOST_PIXELS:,}")
+            if image.mode.startswith("I"):
+                raise DataFileError(path, None, f"grey levels of 16 bits (mode {image.mode})", "8 bits")
             return image.convert("RGB")
     except (DataFileError, FileNotFoundError):
         raise

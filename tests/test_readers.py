@@ -517,6 +517,12 @@ def test_every_image_becomes_rgb(tmp_path, rng, mode):
     assert image.mode == "RGB" and image.size == (20, 16)
 
 
+def test_an_image_of_16_bits_is_refused(tmp_path):
+    Image.fromarray(np.arange(0, 64_000, 1000, dtype=np.uint16).reshape(8, 8)).save(tmp_path / "x.png")
+    with pytest.raises(DataFileError, match=r"x.png: grey levels of 16 bits \(mode I.*expected 8 bits"):
+        read_image(tmp_path / "x.png")
+
+
 def test_a_png_named_jpeg_is_read_and_another_format_is_not(tmp_path, rng):
     pixels = write_image(tmp_path / "x.JPEG", rng, format="PNG")
     assert np.array_equal(np.asarray(read_image(tmp_path / "x.JPEG")), pixels)

@@ -253,6 +253,9 @@ def test_cifar_by_name(monkeypatch, rng):
     x, targets = train(0)[0]
     assert x.dtype == "float32" and targets.shape == (8, 10) and x.shape == (8, 32, 32, 3)
     assert np.array_equal(next(iter(test))[0], datasets.prepare_cifar(images[:5]))
+    assert np.array_equal(
+        next(iter(train))[0], datasets.prepare_cifar(images[:8])
+    )  # plain: in order, prepared
 
 
 def test_image_folders_by_name(tmp_path, rng):
@@ -267,6 +270,7 @@ def test_image_folders_by_name(tmp_path, rng):
         "tiny-imagenet", str(tmp_path), batch_size=4, size=32, flip=0.5, policy=0.5
     )
     assert train(0)[0][0].shape == next(iter(test))[0].shape == (4, 32, 32, 3) and classes == 3
+    assert next(iter(train))[0].shape == (4, 32, 32, 3)
     with pytest.raises(FileNotFoundError, match="say where its folders train and val are"):
         open_data("imagenet", batch_size=4)
 
