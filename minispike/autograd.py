@@ -172,13 +172,9 @@ def _backward(last: Function, gy: Array) -> None:
     Functions are numbered as they are made, so a heap gives the order without recursion. A gradient is summed
     into a new array, never written into one that another op may hold.
     """
-    heap, pending = [(-last.number, last)], {last: gy}
+    heap, pending = [(-_kept(last).number, last)], {last: gy}
     while heap:
         _, function = heapq.heappop(heap)
-        if function.sources is None:
-            raise RuntimeError(
-                f"backward met {type(function).__name__} twice: its arrays were freed the first time"
-            )
         arrived = pending.pop(function)
         gxs = function.backward(arrived)
         sources, name = function.sources, type(function).__name__
@@ -198,7 +194,16 @@ def _backward(last: Function, gy: Array) -> None:
                 pending[origin] = pending[origin] + gx
             else:
                 pending[origin] = gx
-                heapq.heappush(heap, (-origin.number, origin))
+                heapq.heappush(heap, (-_kept(origin).number, origin))
+
+
+def _kept(function: Function) -> Function:
+    """Return the function. RuntimeError where an earlier backward has freed what it kept."""
+    if function.sources is None:
+        raise RuntimeError(
+            f"backward met {type(function).__name__} twice: its arrays were freed the first time"
+        )
+    return function
 
 
 def _owned(gx: Array, arrived: Array) -> Array:

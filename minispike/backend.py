@@ -99,8 +99,8 @@ def asarray(x: Any) -> Array:
 
 
 def is_array(x: Any) -> bool:
-    """Return whether x is an array of a known device."""
-    return _find_device(x) is not None
+    """Return whether x is an array of a known device; NumPy's numbers are none."""
+    return _find_device(x) is not None and not isinstance(x, np.generic)
 
 
 def zeros(*shape: int) -> np.ndarray:
@@ -175,6 +175,17 @@ _at_work = Lock()
 @cache
 def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="minispike")
+
+
+def _after_fork() -> None:
+    """Begin with threads of one's own: a forked process inherits the pool, but not its threads."""
+    global _at_work
+    _at_work = Lock()
+    _pool.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @cache

@@ -115,10 +115,8 @@ def _blank(config: dict, arrays: dict[str, Array]) -> SpikingTransformer | Maske
     if encoder is config:
         return build_model(config, rng=zeros)
     H, W = (encoder["img_size"],) * 2 if isinstance(encoder["img_size"], int) else encoder["img_size"]
-    shape, found = (
-        [H * W // 4 ** sum(encoder["pools"]), config["decoder_dim"]],
-        list(arrays["positions"].shape),
-    )
+    shape = [H * W // 4 ** sum(encoder["pools"]), config["decoder_dim"]]
+    found = list(arrays["positions"].shape)
     expect(shape == found, f"images of {H}×{W} need positions {shape}, the file holds {found}")
     model = build_masked(config | {"encoder": encoder | {"num_classes": 1}}, rng=zeros)  # it keeps no head
     model.config["encoder"]["num_classes"] = encoder["num_classes"]

@@ -29,7 +29,9 @@ charges rate · fast form as additions, which no machine does.
 
 A number times a contraction's input is taken out, W (a x) = a (W x): so the head's mean over N and T enters
 as the sum that it is, and one division follows. Biases, batch norm (folded), neurons, residual additions and
-pools are in no column. Nor is the movement of data, which on real hardware usually costs more.
+pools are in no column, and sums over tokens are pools: so SASA's readings "global" and "channel", which only
+multiply by such a sum, element by element, aggregate for nothing here. Nor is the movement of data in any,
+which on real hardware usually costs more.
 """
 
 from __future__ import annotations
@@ -101,11 +103,8 @@ class Row:
 
     def charge(self, macs: int, kind: str, rate: float) -> None:
         """Fill the paper's two columns: so many dense MACs, entered by such values at such a rate."""
-        additions, products, all = (
-            Operations(ac=rate * macs),
-            Operations(mac=rate * macs),
-            Operations(mac=macs),
-        )
+        additions, products = Operations(ac=rate * macs), Operations(mac=rate * macs)
+        all = Operations(mac=macs)
         self.paper_macs = macs
         self.paper = all if kind == "analog" else additions
         self.strict = {"binary": additions, "integer": products, "analog": all}[kind]

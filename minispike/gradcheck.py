@@ -31,7 +31,8 @@ def check_grads(
     they are perturbed in place and put back. f's output, of any shape, is contracted with a fixed random
     array. Each input has its own direction: a bias of eight values is not lost beside a weight of thousands.
     Raises AssertionError, with both numbers, where they differ by more than tol of the larger one, and by
-    more than rounding explains: ROUNDINGS times the above, or tol where that is less.
+    more than rounding explains: ROUNDINGS times the above, or tol where that is less. What goes with ε² is
+    taken out first (Richardson), so that x³ has its slope of 0 at 0.
     """
     rng = make_rng(seed)
     tensors, parameters = _split(inputs)
@@ -49,22 +50,29 @@ def check_grads(
     for i, (leaf, g) in enumerate(zip(leaves, grads, strict=True)):
         v = _random_like(rng, leaf.data)
         v /= float((v * v).sum()) ** 0.5
-        centre, ends = leaf.data.copy(), []
-        try:
-            for step in (eps, -eps):
-                leaf.data[...] = centre + step * v
-                terms = f(*tensors).data * gy
-                ends.append(float(terms.sum()))
-        finally:
-            leaf.data[...] = centre
-        numeric, exact = (ends[0] - ends[1]) / (2 * eps), float((g * v).sum())
-        noise = ROUNDINGS * 2**-52 * float(abs(terms).sum()) / eps
+        exact = float((g * v).sum())
+        numeric, noise = _slope(f, tensors, leaf, v, gy, eps)
         bound = max(tol * max(abs(numeric), abs(exact)), min(tol, noise))
+        if not abs(numeric - exact) <= bound:  # is that the difference's ε²? Richardson's step takes it out
+            numeric = (4 * numeric - _slope(f, tensors, leaf, v, gy, 2 * eps)[0]) / 3
         if not abs(numeric - exact) <= bound:
             raise AssertionError(
                 f"input {i} {list(leaf.shape)}: finite difference {numeric:.9g}, backward {exact:.9g}, "
                 f"apart by {abs(numeric - exact):.2e} > {bound:.2e}"
             )
+
+
+def _slope(f, tensors: list[Tensor], leaf: Tensor, v, gy, eps: float) -> tuple[float, float]:
+    """Return the central difference of Σ f·gy as leaf moves by ±eps·v, and what rounding may make of it."""
+    centre, ends = leaf.data.copy(), []
+    try:
+        for step in (eps, -eps):
+            leaf.data[...] = centre + step * v
+            terms = f(*tensors).data * gy
+            ends.append(float(terms.sum()))
+    finally:
+        leaf.data[...] = centre
+    return (ends[0] - ends[1]) / (2 * eps), ROUNDINGS * 2**-52 * float(abs(terms).sum()) / eps
 
 
 def compare(

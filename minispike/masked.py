@@ -120,6 +120,9 @@ class MaskedAutoencoder(Module):
 
     def encode(self, images, visible: Visible) -> Tensor:
         """Return the visible tokens [T, B, n_visible, D]; what images hold elsewhere does not matter."""
+        ok = visible.tokens.shape[1:] == self.grid and visible.per_sample == self.n_visible
+        h, w = self.grid
+        expect(ok, f"the mask must show {self.n_visible} of {h}×{w} tokens, as SSA's scale has it")
         x = check_images(images, self.img_size, self.in_channels, self.mask_token.dtype)
         expect(x.ndim == 4, f"masked image modelling takes images [B, H, W, C], got frames {list(x.shape)}")
         x = self.stem(x.reshape(1, *x.shape), T=self.T, visible=visible)

@@ -47,7 +47,6 @@ class SpikingTransformer(Module):
         img_size: tuple[int, int],
         in_channels: int,
     ):
-        expect(T >= 1, f"a model needs T >= 1 time steps, got {T}")
         self.stem, self.blocks, self.head = stem, blocks, head
         self.T, self.img_size, self.in_channels = T, img_size, in_channels
         self.config: dict | None = None  # how create_model made it, for a checkpoint to tell
@@ -109,6 +108,10 @@ def transformer(
     size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
     grid = tuple(side // 2 ** sum(pools) for side in size)
     hidden = int(embed_dim * mlp_ratio)
+    counts = dict(T=T, embed_dim=embed_dim, num_classes=num_classes, in_channels=in_channels, depth=depth)
+    counts |= {"embed_dim · mlp_ratio": hidden}
+    odd = [f"{name} = {n}" for name, n in counts.items() if n % 1 or n < (name != "depth")]
+    expect(not odd, f"a model needs whole numbers, from 1 on (depth: from 0), got {', '.join(odd)}")
     expect(stem in STEMS, f"stem must be one of {', '.join(STEMS)}, got {stem!r}")
     tokens = STEMS[stem](in_channels, embed_dim, pools, neuron=make_neuron, rng=rng)
     blocks = [
@@ -234,8 +237,6 @@ def configuration(name: str, *, dtype: str = "float32", **overrides) -> dict:
     if name not in MODELS:
         near = get_close_matches(name, MODELS, n=3, cutoff=0.4) or MODELS
         raise ValueError(f"no model {name!r}; nearest: {', '.join(near)} (list_models() gives all)")
-    if dtype not in ("float32", "float64"):
-        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     family, config = MODELS[name]
     takers = FAMILIES[family], transformer, LIF
     known = dict.fromkeys(key for taker in takers for key in signature(taker).parameters)
@@ -243,7 +244,8 @@ def configuration(name: str, *, dtype: str = "float32", **overrides) -> dict:
     unknown = [key for key in overrides if key not in known]
     if unknown:
         raise TypeError(f"create_model({name!r}) has no {', '.join(unknown)}; it takes {', '.join(known)}")
-    return {"family": family, "dtype": dtype, **config, **overrides}
+    overrides = {key: value.item() if hasattr(value, "item") else value for key, value in overrides.items()}
+    return {"family": family, "dtype": dtype, **config, **overrides}  # NumPy's numbers as Python's
 
 
 def build_model(config: dict, *, rng=0) -> SpikingTransformer:

@@ -91,6 +91,8 @@ class Module:
 
         Make the optimizer afterwards: its running averages are made where the parameters are.
         """
+        if dtype not in (None, "float32", "float64"):
+            raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
         for _, module, name, value in list(self._arrays()):
             array = value.data if isinstance(value, Parameter) else value
             array = backend.to_device(array, device) if device else array

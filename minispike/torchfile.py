@@ -8,7 +8,8 @@ that torch.save writes and no way to import:
     the name of a tensor, a storage, an OrderedDict, a Size    →  the arrays, dicts and tuples that it means
     any other name, and whatever is done with it               →  an `Inert` record that says what was asked
 
-Every fault of a file ends in a FileFormatError, and no file makes us take more memory than its own size.
+Every fault of a file ends in a FileFormatError. No file makes us take more memory than its own size, and what
+its program makes: up to a hundred bytes by each of its own, which is why PROGRAM limits those.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from .backend import HOST, Array
 
 np = HOST.xp
+PROGRAM = 2**22  # bytes of a pickle, 4 MiB: a tensor takes some 150, and a state dict of 20,000 fits
 
 
 class FileFormatError(ValueError):
@@ -89,6 +91,8 @@ class _Archive:
         programs = [entry.filename for entry in entries if entry.filename.split("/")[-1] == "data.pkl"]
         if len(programs) != 1:
             raise FileFormatError(f"not a PyTorch file: {len(programs)} entries named data.pkl, expected one")
+        if archive.getinfo(programs[0]).file_size > PROGRAM:
+            raise FileFormatError(f"its data.pkl is larger than {PROGRAM:,} bytes: more than tensors need")
         self.prefix = programs[0].removesuffix("data.pkl")
         self.byte_order = "<"
         if f"{self.prefix}byteorder" in archive.namelist():

@@ -16,6 +16,8 @@ class Visible:
     """The visible tokens of a batch: a bool array [B, h, w], with the same number in every sample."""
 
     def __init__(self, tokens: Array):
+        ok = tokens.ndim == 3 and tokens.dtype == bool
+        expect(ok, f"a mask is a bool array [B, h, w], got {tokens.dtype}{list(tokens.shape)}")
         counts = tokens.reshape(len(tokens), -1).sum(1)
         self.tokens, self.per_sample = tokens, int(counts[0])
         ok = self.per_sample > 0 and bool((counts == self.per_sample).all())

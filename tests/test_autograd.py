@@ -101,6 +101,10 @@ def test_a_second_backward_says_that_the_graph_is_gone():
     y.backward()
     with pytest.raises(RuntimeError, match="Sum twice"):
         y.backward()
+    a, b = ops.exp(x), ops.tanh(x)
+    (a + b).sum().backward()
+    with pytest.raises(RuntimeError, match="Exp twice"):  # two freed functions at a time
+        (a * b).sum().backward()
 
 
 def test_a_gradient_of_the_wrong_shape_or_dtype_names_the_op():

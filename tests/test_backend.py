@@ -1,6 +1,9 @@
 """Devices side by side: the whole library on an array that refuses NumPy; threads; memory."""
 
 import ast
+import os
+import signal
+import time
 from importlib import import_module
 from pathlib import Path
 from threading import Event, Thread, get_ident
@@ -350,6 +353,27 @@ def test_two_callers_do_not_take_each_others_threads(threads):
     go.set()
     first.join()
     assert seen == [[chunks for _, chunks in inner]] and blas() == {2}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of later Pythons
+def test_a_forked_process_has_threads_of_its_own(threads):
+    threads(2)
+    x, n, each = np.zeros(1), 64, backend.CHUNK_BYTES // 4
+    here = backend.parallel(lambda chunks: chunks, n, each, x)  # now there is a pool
+    with backend._at_work:  # and somebody works with it
+        child = os.fork()
+        if not child:
+            os._exit(backend.parallel(lambda chunks: chunks, n, each, x) != here or backend._at_work.locked())
+    for _ in range(1000):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.01)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert done and status == 0
 
 
 def test_a_neuron_layer_keeps_its_settings():

@@ -22,7 +22,7 @@ from minispike.checkpoint import FORMAT, checksum, load, save
 from minispike.interop import Report, find_state_dict, load_official, to_official
 from minispike.masked import masked_autoencoder
 from minispike.surrogate import ATan
-from minispike.torchfile import FileFormatError, Inert, read_torch, run_pickle
+from minispike.torchfile import PROGRAM, FileFormatError, Inert, read_torch, run_pickle
 
 from .test_blocks import lively
 
@@ -143,7 +143,7 @@ def test_a_wrong_bit_in_the_configuration_is_noticed(tmp_path, right, wrong):
         ({"embed_dim": 10**6}, "asks for more weights than the file holds"),
         ({"depth": 10**9}, "asks for more weights than the file holds"),
         ({"num_classes": 10**9}, "asks for more weights than the file holds"),
-        ({"in_channels": 0}, "division"),
+        ({"in_channels": 0}, "from 1 on"),
         ({"num_heads": 0}, "modulo"),
         ({"family": "attention_free_spikformer", "mixer": "random", "num_heads": None} | HUGE, "more"),
         ({"decoder_depth": 10**9}, "asks for more weights than the file holds"),
@@ -603,6 +603,20 @@ def test_a_deeply_nested_key_does_not_break_the_stack(tmp_path):
             archive.writestr("archive/data.pkl", program)
         with pytest.raises(FileFormatError, match="by a tuple"):
             read_torch(tmp_path / "x.pth")
+
+
+def test_a_program_is_as_long_as_tensors_need_and_no_longer(tmp_path):
+    path = tmp_path / "x.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + b"}" * PROGRAM + b".")  # 64 bytes by each byte
+    tracemalloc.start()
+    with pytest.raises(FileFormatError, match="its data.pkl is larger than 4,194,304 bytes"):
+        read_torch(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02](" + b"N" * (PROGRAM - 6) + b"e.")
+    assert len(read_torch(path)) == PROGRAM - 6
 
 
 def test_zip_files_that_torch_does_not_write_are_refused(tmp_path):

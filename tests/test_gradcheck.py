@@ -47,6 +47,14 @@ def test_a_small_gradient_is_checked_in_its_own_size(rng):
         check(1e-3)
 
 
+def test_what_goes_with_the_square_of_the_step_is_no_error():
+    """At 0 the slope of x³ is 0 and its central difference ε²; a slope of 1e-9 in its place is caught."""
+    at_0 = np.zeros(3)
+    check_grads(lambda x: Cube.apply(x, slope=lambda x: 3 * x**2), at_0)
+    with pytest.raises(AssertionError, match="apart by"):
+        check_grads(lambda x: Cube.apply(x, slope=lambda x: 3 * x**2 + 1e-9), at_0)
+
+
 def test_a_forgotten_sum_over_a_broadcast_axis_is_caught(rng):
     class Shift(Function):
         def forward(self, x, b):

@@ -280,6 +280,13 @@ def test_masks_and_models_that_do_not_fit_are_refused(rng):
         model(np.zeros((2, 8, 8, 3)), random_visible(2, (4, 4), 8, rng))
     with pytest.raises(ValueError, match=r"takes images \[B, H, W, C\], got frames \[4, 2, 8, 8, 1\]"):
         model.encode(np.zeros((4, 2, 8, 8, 1)), Visible(random_visible(2, (4, 4), 8, rng)))
+    x, visible = np.zeros((2, 8, 8, 1)), random_visible(2, (4, 4), 8, rng)
+    for use in (model, model.reconstruct):
+        with pytest.raises(ValueError, match=r"a mask is a bool array \[B, h, w\], got uint8\[2, 4, 4\]"):
+            use(x, visible.astype("uint8"))
+        for other in (random_visible(2, (4, 4), 2, rng), random_visible(2, (2, 4), 4, rng)):
+            with pytest.raises(ValueError, match="the mask must show 8 of 4×4 tokens, as SSA's scale"):
+                use(x, other)
 
 
 # ---------------------------------------------------------------- decoder

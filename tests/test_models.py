@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from minispike import Tensor, check_grads, create_model, list_models, no_grad, ops, trace
+from minispike.checkpoint import load, save
+from minispike.nn import LIF
 from minispike.surrogate import ATan
 
 from .test_blocks import lively
@@ -290,7 +292,10 @@ def test_images_of_another_kind_are_refused():
         (dict(num_heads=5), ValueError, "SSA cannot split dim = 64 into 5 heads"),
         (dict(embed_dim=60), ValueError, "dim divisible by 8"),
         (dict(tau=1.0), ValueError, "tau > 1, got 1.0"),
-        (dict(T=0), ValueError, "T >= 1 time steps, got 0"),
+        (dict(T=0), ValueError, r"whole numbers, from 1 on \(depth: from 0\), got T = 0$"),
+        (dict(T=1.5, num_classes=0), ValueError, r"got T = 1.5, num_classes = 0$"),
+        (dict(depth=-1), ValueError, "got depth = -1$"),
+        (dict(mlp_ratio=0), ValueError, r"got embed_dim · mlp_ratio = 0$"),
         (dict(depht=2), TypeError, "has no depht; it takes .*depth"),
         (dict(neuron=3), TypeError, "has no neuron"),
         (dict(dtype="float16"), ValueError, "dtype must be 'float32' or 'float64', got 'float16'"),
@@ -299,6 +304,26 @@ def test_images_of_another_kind_are_refused():
 def test_bad_configurations_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         create_model("spikformer_1_64_digits", **options)
+
+
+def test_wavelets_that_do_not_fit_are_refused_before_the_first_image():
+    with pytest.raises(ValueError, match="no discrete wavelet family 'fft3d'"):
+        create_model("attention_free_haar_1_64_digits", mixer="fft3d")
+    with pytest.raises(ValueError, match="wavelet with 5 levels needs a grid divisible by 32, got 4×4"):
+        create_model("attention_free_haar_1_64_digits", levels=5)
+
+
+def test_numpys_numbers_are_numbers(rng, tmp_path):
+    """As of a sweep over np.linspace: they are settings, and no buffers to be saved."""
+    numbers = dict(tau=np.linspace(1.5, 2.5, 3)[1], v_threshold=np.float32(0.75), T=np.int64(2))
+    model = create_model("spikformer_1_64_digits", **numbers, embed_dim=16)
+    plain = create_model("spikformer_1_64_digits", tau=2.0, v_threshold=0.75, T=2, embed_dim=16)
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    save(model, tmp_path / "x.safetensors")
+    x = rng.standard_normal((2, 8, 8, 1)).astype("float32")
+    assert np.array_equal(load(tmp_path / "x.safetensors")(x).data, plain(x).data)
+    layer = LIF(tau=np.float64(3.0))  # by hand, too
+    assert not layer.state_dict()
 
 
 def test_an_unknown_name_suggests_near_ones():

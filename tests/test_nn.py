@@ -85,6 +85,9 @@ def test_to_converts_parameters_and_buffers(rng):
     assert net.to(dtype="float64").first.weight.grad is None
     with pytest.raises(ValueError, match="unknown device 'tpu'; known: .*cpu.*cuda"):
         net.to("tpu")
+    for dtype in ("int8", "float16"):
+        with pytest.raises(ValueError, match=f"dtype must be 'float32' or 'float64', got '{dtype}'"):
+            net.to(dtype=dtype)
 
 
 def test_train_and_eval_reach_every_module(rng):

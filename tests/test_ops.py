@@ -43,6 +43,14 @@ def test_ops_of_one_input(name, shape):
     check_grads(UNARY[name], x)
 
 
+@pytest.mark.parametrize("p", [0, 1, 2, 3])
+def test_whole_powers_have_their_slope_at_0(p):
+    x = Tensor(np.array([0.0, 1.0]), requires_grad=True)
+    (x**p).sum().backward()
+    assert x.grad.tolist() == [1.0 if p == 1 else 0.0, p]
+    check_grads(lambda x: x**p, np.array([0.0, 1.0, -2.0]))
+
+
 @pytest.mark.parametrize("name", BINARY)
 @few
 @given(mutually_broadcastable_shapes(num_shapes=2, max_dims=4, max_side=3))
@@ -154,6 +162,10 @@ def test_products_refuse_what_does_not_fit(rng):
         ops.matmul(x, x[0])
     with pytest.raises(ValueError, match=r"linear expects x \[..., 2\] for a weight \[2, 3\], got \[2, 3\]"):
         ops.linear(x, x)
+    with pytest.raises(ValueError, match=r"linear expects a bias \[2\], got \[2, 1\]"):
+        ops.linear(x, x.T, np.ones((2, 1)))  # it would add by row
+    with pytest.raises(ValueError, match=r"linear expects a bias \[2\], got \[1\]"):
+        ops.linear(x, x.T, np.ones(1))
 
 
 @pytest.mark.parametrize("rows", [1, 1023, 1024, 5000])
@@ -306,6 +318,11 @@ def test_windows_that_do_not_fit_are_refused(rng):
         ops.conv2d(x, w, stride=0)
     with pytest.raises(ValueError, match="conv2d's 3×3 windows would see padding 3 alone"):
         ops.conv2d(x, w, padding=3)
+    for convolve, of in ((ops.conv2d, w), (ops.depthwise_conv2d, w[..., 0])):
+        with pytest.raises(
+            ValueError, match=rf"{convolve.__name__} expects a bias \[{of.shape[-1]}\], got \[1\]"
+        ):
+            convolve(x, of, np.ones(1), padding=1)
     with pytest.raises(ValueError, match=r"max_pool2d needs .* got k=2, padding=2"):
         ops.max_pool2d(x, 2, padding=2)
 
@@ -441,8 +458,14 @@ def test_momentum_moves_the_running_statistics(rng):
 
 
 def test_batch_norm_refuses_what_it_cannot_normalise(rng):
+    with pytest.raises(ValueError, match=r"batch_norm expects for x \[4, 2\] four of \[2\], got \[\[3\], "):
+        ops.batch_norm(np.ones((4, 2)), *4 * [np.ones(3)], training=True)
+    for place in range(4):
+        arrays = [np.ones(2) if i != place else np.ones((4, 1)) for i in range(4)]
+        with pytest.raises(ValueError, match=r"four of \[2\], got .*\[4, 1\]"):
+            ops.batch_norm(np.ones((4, 2)), *arrays, training=False)
     with pytest.raises(ValueError, match=r"batch_norm expects x \[..., 3\], got \[4, 2\]"):
-        ops.batch_norm(np.ones((4, 2)), np.ones(3), np.ones(3), np.ones(3), np.ones(3), training=True)
+        norm.statistics(np.ones((4, 2)), np.ones(3), np.ones(3), True, 0.1)
     for rows in (0, 1):
         with pytest.raises(
             ValueError, match=rf"more than one value per channel to train on, got x \[{rows}, 3\]"

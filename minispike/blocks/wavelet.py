@@ -14,6 +14,7 @@ from ..autograd import Tensor, expect
 from ..backend import ones
 from ..nn import Parameter, Transform
 from ..ops import wavelet
+from ..ops.transform import check_wavelet
 
 
 class WaveletMix(Transform):
@@ -21,6 +22,7 @@ class WaveletMix(Transform):
 
     def __init__(self, dim: int, grid: tuple[int, int], family: str = "haar", levels: int = 1):
         super().__init__(dim)
+        check_wavelet(grid, family, levels)
         self.grid, self.family, self.levels = grid, family, levels
 
     def transform(self, x) -> Tensor:

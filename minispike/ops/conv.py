@@ -20,7 +20,7 @@ from math import prod
 
 from ..autograd import Function, Tensor, expect
 from ..backend import Array, as_bytes, get_xp, parallel
-from .matmul import column_sums
+from .matmul import check_bias, column_sums
 
 # ---------------------------------------------------------------- which output meets which input
 
@@ -206,6 +206,7 @@ class Conv2d(Function):
 def conv2d(x, w, b=None, *, stride: int = 1, padding: int = 0) -> Tensor:
     """Convolve x [..., H, W, C] with w [kh, kw, C, out], add b [out] or None -> [..., H', W', out]."""
     check_window("conv2d", x, w.shape[2], w.shape[:2], stride, padding)
+    check_bias("conv2d", b, w)
     expect(0 not in x.shape, f"conv2d got no images: x is {list(x.shape)}")
     kh, kw = w.shape[:2]
     expect(padding < min(kh, kw), f"conv2d's {kh}×{kw} windows would see padding {padding} alone")
@@ -273,5 +274,6 @@ class DepthwiseConv2d(Function):
 def depthwise_conv2d(x, w, b=None, *, stride: int = 1, padding: int = 0) -> Tensor:
     """Convolve each channel of x [..., H, W, C] with its own kernel, w [kh, kw, C], add b [C] or None."""
     check_window("depthwise_conv2d", x, w.shape[2], w.shape[:2], stride, padding)
+    check_bias("depthwise_conv2d", b, w)
     bias = () if b is None else (b,)
     return DepthwiseConv2d.apply(x, w, *bias, stride=stride, padding=padding)

@@ -91,7 +91,14 @@ def linear(x, w, b=None) -> Tensor:
         len(x.shape) >= 1 and x.shape[-1] == w.shape[0],
         f"linear expects x [..., {w.shape[0]}] for a weight {list(w.shape)}, got {list(x.shape)}",
     )
+    check_bias("linear", b, w)
     return Linear.apply(x, w) if b is None else Linear.apply(x, w, b)
+
+
+def check_bias(name: str, b, w) -> None:
+    """Raise unless b is None or [out], one for each of the last axis of the weight w."""
+    ok = b is None or tuple(b.shape) == w.shape[-1:]
+    expect(ok, f"{name} expects a bias {list(w.shape[-1:])}, got {None if ok else list(b.shape)}")
 
 
 def column_sums(x: Array) -> Array:

@@ -125,6 +125,9 @@ def batch_norm(
     repeats: how often every row counts, for an input that stands for `repeats` equal ones; only that n knows
     of it.
     """
+    shapes = [list(each.shape) for each in (gamma, beta, running_mean, running_var)]
+    ok = all(shape == list(x.shape[-1:]) for shape in shapes)
+    expect(ok, f"batch_norm expects for x {list(x.shape)} four of {list(x.shape[-1:])}, got {shapes}")
     mean, var = statistics(x, running_mean, running_var, training, momentum, repeats)
     return BatchNorm.apply(x, gamma, beta, mean=mean, var=var, eps=eps, own=training)
 

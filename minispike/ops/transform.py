@@ -184,14 +184,20 @@ def wavelet(x, grid: tuple[int, int], family: str = "haar", levels: int = 1) -> 
     family: any discrete wavelet of PyWavelets: "haar", "db2", "bior2.2", … (dmey is orthogonal only nearly).
     levels: how often the averages are analysed again. The grid must be divisible by 2^levels.
     """
-    ok = family in pywt.wavelist(kind="discrete")
-    expect(ok, f"no discrete wavelet family {family!r}; pywt.wavelist(kind='discrete') names them")
+    check_wavelet(grid, family, levels)
     H, W = grid
     ok = len(x.shape) >= 2 and x.shape[-2] == H * W
     expect(ok, f"wavelet expects x [..., {H * W}, D] for a grid of {H}×{W}, got {list(x.shape)}")
+    return Wavelet.apply(x, grid=(H, W), family=family, levels=levels)
+
+
+def check_wavelet(grid: tuple[int, int], family: str, levels: int) -> None:
+    """Raise unless there is such a family, and the grid (H, W) can be halved so often."""
+    ok = family in pywt.wavelist(kind="discrete")
+    expect(ok, f"no discrete wavelet family {family!r}; pywt.wavelist(kind='discrete') names them")
+    H, W = grid
     ok = levels >= 1 and H % 2**levels == 0 and W % 2**levels == 0
     expect(ok, f"wavelet with {levels} levels needs a grid divisible by {2 ** max(levels, 0)}, got {H}×{W}")
-    return Wavelet.apply(x, grid=(H, W), family=family, levels=levels)
 
 
 @cache
