@@ -16,7 +16,9 @@ from minispike.surrogate import ATan, FastSigmoid, Rectangle, Sigmoid, Triangle
 
 # %% [markdown]
 # ## By hand: one neuron
-# With V[−1] = v_reset, at every step: charge, fire, reset.
+# With V[−1] = v_reset, at every step: charge, fire, reset. X is the current, V the membrane potential, H the
+# same before a reset; τ is the time constant of its leak, in steps; v_reset is where it begins, rests and
+# returns to.
 #
 #     H[t] = V[t−1] + (X[t] − (V[t−1] − v_reset)) / τ        S[t] = 1 if H[t] >= 1 else 0
 #     hard: V[t] = v_reset if it fired, else H[t]            soft (v_reset = None): V[t] = H[t] − S[t]

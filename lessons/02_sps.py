@@ -2,8 +2,9 @@
 # # 02 · Spiking patch splitting: how an image becomes spiking tokens
 #
 # A spiking transformer reads tokens made of spikes. An image is a grid of real numbers, and it stands still.
-# The stem, SPS, turns one into the other by four stages (0 … 3) of convolution, batch norm, neuron and, in
-# some, a max-pool. What does each do to the signal and the gradient? (Spikformer, arXiv 2209.15425, §3.2.)
+# The stem, SPS, turns one into the other by four stages (0 … 3) of convolution, batch norm, neuron (the three
+# together are a *brick*, of which all else is built, too) and, in some, a max-pool. What does each do to the
+# signal and the gradient? (Spikformer, arXiv 2209.15425, §3.2.)
 
 # %%
 from functools import partial
@@ -49,8 +50,9 @@ assert all(abs(g).max() < 1e-12 for g in gaps)
 # %% [markdown]
 # ## Why batch norm stands before the neuron
 # A neuron fires where its current is large, so somebody must set the scale. Batch norm gives each channel
-# mean 0 and variance 1, over T·B·H·W. From rest, with τ = 2, H[0] = x/2: only x >= 2 fires at once, which is
-# 2.3 % of a normal distribution; less takes longer. Without batch norm, stage 0 hardly fires, stage 1 never.
+# mean 0 and variance 1, over T·B·H·W, times a learned *gain* γ that begins at 1. From rest, with τ = 2,
+# H[0] = x/2: only x >= 2 fires at once, which is 2.3 % of a normal distribution; less takes longer. With gain
+# 2 more do; without batch norm, stage 0 hardly fires, stage 1 never.
 
 # %%
 current = np.broadcast_to(rng.standard_normal(10**6), (4, 10**6))  # [T, neurons], the same at every step

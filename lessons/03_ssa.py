@@ -140,6 +140,8 @@ assert alive[scaled] > 50 * alive[unscaled] and rate[unscaled] > 0.99
 
 # %% [markdown]
 # ## The figure
+# Over the digit, one token's row of Q Kᵀ: the token is framed in blue; the more orange a place, the more
+# coincidences of its query with that place's key.
 
 # %%
 fig, axes = viz.figure(2, 3, size=(11, 6.4))

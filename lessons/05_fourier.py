@@ -194,7 +194,9 @@ print(
 fig, axes = viz.figure(2, 3, size=(12, 7))
 viz.heat(axes[0, 0], pair[0], "a digit's tokens X", cmap="Greys", xlabel="channel", ylabel="token n")
 mixed = ops.fourier(pair[0]).data
-image = viz.heat(axes[0, 1], mixed, "Re(F X): row k = row 16 − k", cmap="RdBu_r", xlabel="channel")
+image = viz.heat(
+    axes[0, 1], mixed, "Re(F X), row k = row 16 − k (cut at ±1.5)", cmap="RdBu_r", xlabel="channel"
+)
 image.set_clim(-1.5, 1.5)
 axes[0, 1].set(ylabel="frequency k")
 bars = np.array(list(share.values()))
@@ -207,7 +209,10 @@ axes[0, 2].set(title="the even part survives", ylabel="share of the energy")
 for ax, matrix, i in zip(axes[1], dynamic, (2, 3), strict=False):
     viz.heat(ax, matrix, f"SSA: Q Kᵀ of a {labels[i]}", xlabel="key token", ylabel="query token")
     ax.images[0].set_clim(0, dynamic.max())
-    ax.inset_axes((0.74, 0.74, 0.26, 0.26), xticks=[], yticks=[]).imshow(images[i, ..., 0], cmap="gray_r")
+    above = ax.inset_axes((0.86, 1.02, 0.14, 0.14), xticks=[], yticks=[])
+    above.imshow(images[i, ..., 0], cmap="gray_r")
+    above.set_in_layout(False)
+    ax.set_title(ax.get_title(), y=1.0)  # beside it, not above
 viz.heat(axes[1, 2], C, "Fourier: C, for both", cmap="RdBu_r", xlabel="token n", ylabel="frequency k")
 viz.save(fig, "05_fourier")
 

@@ -195,8 +195,8 @@ cost.legend(frameon=False, loc="upper left", ncols=2)
 for (name, values), color in zip(singular.items(), (viz.BLUE, viz.GREY, viz.ORANGE), strict=True):
     shown = values[: 4 if name == "SASA, r = 2" else 16] / values[0]  # the others are rounding
     spectrum.semilogy(range(1, len(shown) + 1), shown, "o-", color=color, label=name)
-spectrum.set(title="a head's current: 4 cells, rank 4", xlabel="singular value", xticks=range(1, 17, 3))
-spectrum.set_ylabel("beside the first")
+spectrum.set(title="a head's current: 4 cells, rank 4", xlabel="i, of the singular value $σ_i$")
+spectrum.set(ylabel="$σ_i / σ_1$", xticks=range(1, 17, 3))
 spectrum.legend(frameon=False)
 viz.save(fig, "09_sasa")
 

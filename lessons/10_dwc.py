@@ -156,7 +156,7 @@ print(f"  {rank['k = 1, new']:.1f} after k = 1, {rank['K']:.1f} in K, {rank['k =
 # The whole training, T = 4, several seeds; "identity" has only BN and LIF for a mixer. MACs: one time step.
 
 # %%
-runs = recorded("saformer")
+runs = recorded("saformer", seconds=False)
 if runs:
     for what, digits in (("parameters", ".1f"), ("macs", ".0f")):
         each = (f"{variant} {of[0][what] / 1000:{digits}}" for variant, of in runs.items())
@@ -187,7 +187,7 @@ fig.colorbar(image, ax=axes[1, 1], shrink=0.85)
 for name, color in zip(names, colors, strict=True):
     sigma = np.linalg.svd(tokens[name], compute_uv=False).mean((0, 1))
     axes[0, 2].semilogy(range(1, 17), sigma / sigma[0], "o-", color=color, label=name)
-axes[0, 2].set(title="all digits", xlabel="singular value", ylabel="beside the first", xticks=range(1, 17, 3))
+axes[0, 2].set(title="singular values, all digits", xlabel="i", ylabel="$σ_i / σ_1$", xticks=range(1, 17, 3))
 axes[0, 2].legend(frameon=False)
 bars = axes[1, 2].barh(list(rank), list(rank.values()), color=viz.GREY)
 for name, color in zip(names, colors, strict=True):

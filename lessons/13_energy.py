@@ -87,7 +87,8 @@ print(f"event by event: {needed:,} additions, counted {counted:,}; {differ} of {
 # ## Three ways to count
 # `paper`: rate · dense MACs, as additions wherever spikes or integers enter, and the first convolution T
 # times. `strict`: integers are no spikes, what they enter is multiplied; the stream between blocks holds
-# them. `events`: what the machine above did. For one model, 8-384, 7.7 and 12.4 mJ are both quoted.
+# them. `events`: what the machine above did. For one model, 8-384, Spikformer's own table has 7.7 mJ; where
+# others count it with integers multiplied, it is 12.4.
 
 # %%
 for column in COLUMNS:
@@ -97,7 +98,8 @@ assert found.joules("strict") > 1.5 * found.joules("paper") > found.joules("even
 for published, ops_published in ((7.734, 6.82e9), (11.577, 11.09e9), (13.899, 13.67e9), (21.477, 22.09e9)):
     joules = Operations(ac=ops_published, mac=4 * 9 * 3 * 64 * 224**2).joules()
     assert abs(1e3 * joules - published) < 0.001
-print("Spikformer's four ImageNet energies = 0.9 pJ · OPs + 1.595 mJ (conv1 · T, 64 channels), to 0.001 mJ")
+print("Spikformer's four ImageNet energies = 0.9 pJ · its published operations (OPs)")
+print("  + 1.595 mJ, its first convolution T times, with 64 channels: to 0.001 mJ")
 
 # %% [markdown]
 # ## Break it
@@ -143,19 +145,21 @@ assert not saved or -0.3 < min(saved.values()) < max(saved.values()) < -0.1  # i
 # In the papers' arithmetic a spiking network of four steps cannot lose: if *every* neuron fired at all T = 4
 # steps it would pay 4 · 0.9 = 3.6 pJ where a plain network pays 4.6. But each addition needs its weight, and
 # each membrane is read and written at every step. A 32-bit word from a small on-chip memory costs about 5 pJ,
-# from DRAM 640
-# (45 nm, as quoted in arXiv 1506.02626): more than any addition. A study with memory and data movement
-# (arXiv 2409.08290) finds that fewer than about 6 % of the neurons may fire if a spiking network is to beat
-# an equivalent quantised one (6.4 % for T = 5 … 10 in its third version, 5.7 % for T = 5 in its fourth).
+# from DRAM 640 (45 nm, as quoted in arXiv 1506.02626): more than any addition. A study with memory and data
+# movement (arXiv 2409.08290) finds that fewer than about 6 % of the neurons may fire if a spiking network is
+# to beat an equivalent quantised one (6.4 % for T = 5 … 10 in its third version, 5.7 % for T = 5 in its
+# fourth).
 
 # %%
 rate = sum(float(fired.sum()) for fired in spikes.values()) / sum(fired.size for fired in spikes.values())
 assert 4 * PICOJOULES["ac"] < PICOJOULES["mac"] and rate > 2 * 0.064
-print(f"{rate:.0%} of our neurons fire, break-even is near 6 %; a fetch an addition: × {1 + 5 / 0.9:.1f}")
+print(f"{rate:.0%} of our neurons fire, break-even is near 6 %")
+print(f"with one on-chip fetch for each, an addition costs {1 + 5 / PICOJOULES['ac']:.1f} times as much")
 
 # %% [markdown]
 # ## The figure
-# On the right what is counted: the spikes of one token's keys, and the pairs of Q Kᵀ, one addition each.
+# On the right what is counted: the spikes of one token's keys, and the pairs of Q Kᵀ, one addition each (of
+# the token framed in blue; the more orange a place, the more).
 
 # %%
 fig, axes = viz.figure(2, 3, size=(14, 7.6), width_ratios=(3, 2, 1.5))
@@ -166,7 +170,8 @@ axes[0, 0].set_title("a small Spikformer on digits, layer by layer")
 colors = (viz.INK, viz.BLUE, "#7fb2e5", viz.GREEN, "#8fce9f", viz.ORANGE, "#f2b98c", viz.GREY)
 for mixer, color in zip(mixers, colors, strict=False):
     energies = [table["paper", mixer, T] for T in steps]
-    axes[0, 1].plot(steps, energies, color=color, marker="o", label=mixer)
+    dash = (0, (4, 3)) if mixer in ("haar", "identity") else "-"  # they lie on fft1d
+    axes[0, 1].plot(steps, energies, color=color, marker="o", linestyle=dash, label=mixer)
 axes[0, 1].set(title="energy grows with time (paper)", xlabel="time steps T", ylabel="nJ an image", ylim=0)
 axes[0, 1].set_xticks(steps)
 for i, (column, color) in enumerate(zip(COLUMNS, (viz.ORANGE, viz.GREY, viz.BLUE), strict=True)):

@@ -83,6 +83,7 @@ for run in record["runs"]:
         runs.setdefault(run["variant"], []).append(run | {"right": bits[:IMAGES]})  # which images are right
 remake = "no record here; in a clone: python -m benchmarks.runs fashion-mnist RUNS --seeds 1 2 3"
 print(f"recorded {record['date']}, {record['machine']}, by\n  {record['command']}" if runs else remake)
+print("accuracy of each seed, the slowest one's time; energy of an image as " + ", ".join(COLUMNS))
 for name, each in runs.items():
     parts = by_hand[name.removesuffix(", pre-trained")][1]
     assert all((run["macs_a_step"], run["parameters"]) == tuple(sum(parts.values())) for run in each)
@@ -149,7 +150,8 @@ late = [
     for run in each
 ]
 if late:
-    print(f"the best epoch in place of the last would bring these runs up to {100 * max(late):.2f} points")
+    gain = f"{100 * max(late):.2f} points at most" if max(late) else "nothing: it was the last in each"
+    print(f"the best epoch in place of the last would bring these runs {gain}")
 
 # %% [markdown]
 # ## The figure
@@ -190,18 +192,16 @@ for i, (name, each) in enumerate(runs.items()):
         axes[1, 0].plot(minutes, curve, "o-", color=colors[name], markersize=4, linewidth=1.5)
 axes[0, 1].set_yticks(range(len(names)), short.values())
 axes[0, 1].invert_yaxis()
-axes[0, 1].set(xlabel="test accuracy, %", title="each seed; bars: ± 2 errors of 10,000 images")
+axes[0, 1].set(xlabel="test accuracy, %", title="each seed; bars: ± 2 standard errors (images)")
 for column, marker in zip(COLUMNS, "os^", strict=True):
     axes[0, 2].plot(
         [], [], marker, color=viz.INK, fillstyle="full" if marker == "o" else "none", label=column
     )
-axes[0, 2].set(xlabel="energy of an image, µJ", ylabel="test accuracy, %", title="three ways to count energy")
+axes[0, 2].set(xlabel="energy of an image, µJ", ylabel="test accuracy, %")
+axes[0, 2].set_title("three counts of energy (colours: top middle)")
 axes[0, 2].legend(frameon=False, loc="center")
-axes[1, 0].set(
-    xlabel="minutes of training, one core",
-    ylabel="test accuracy, %",
-    title="on the way; the last epoch counts",
-)
+axes[1, 0].set(xlabel="minutes of training, one core", ylabel="test accuracy, %")
+axes[1, 0].set_title("on the way (colours: top middle)")
 if runs:
     viz.heat(axes[1, 1], 100 * differ, "images on which two runs differ, %", cmap="cividis")
     axes[1, 1].set_xticks(range(len(names)), short.values(), rotation=25, ha="right")
@@ -215,7 +215,7 @@ axes[1, 2].hist(100 * fresh, bins, color=viz.BLUE, alpha=0.6, label="any of 20 e
 axes[1, 2].hist(100 * chosen, bins, color=viz.ORANGE, alpha=0.6, label="the one that was chosen")
 axes[1, 2].axvline(91, color=viz.INK, linestyle="--", linewidth=1, label="what all of them are worth")
 axes[1, 2].set(
-    xlabel="accuracy on the test images, %", ylabel="of 5,000 draws", title="choosing by the test images"
+    xlabel="accuracy on the test images, %", ylabel="draws, of 5,000", title="choosing by the test images"
 )
 axes[1, 2].legend(frameon=False, loc="upper left", fontsize=9)
 viz.save(fig, "14_compare")

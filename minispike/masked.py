@@ -120,9 +120,6 @@ class MaskedAutoencoder(Module):
 
     def encode(self, images, visible: Visible) -> Tensor:
         """Return the visible tokens [T, B, n_visible, D]; what images hold elsewhere does not matter."""
-        ok = visible.tokens.shape[1:] == self.grid and visible.per_sample == self.n_visible
-        h, w = self.grid
-        expect(ok, f"the mask must show {self.n_visible} of {h}×{w} tokens, as SSA's scale has it")
         x = check_images(images, self.img_size, self.in_channels, self.mask_token.dtype)
         expect(x.ndim == 4, f"masked image modelling takes images [B, H, W, C], got frames {list(x.shape)}")
         x = self.stem(x.reshape(1, *x.shape), T=self.T, visible=visible)
@@ -132,6 +129,9 @@ class MaskedAutoencoder(Module):
 
     def decode(self, tokens, visible: Visible) -> Tensor:
         """Return every patch's predicted pixels, normalised, [B, N, patch·patch·C]."""
+        ok = visible.tokens.shape[1:] == self.grid and visible.per_sample == self.n_visible
+        h, w = self.grid
+        expect(ok, f"the mask must show {self.n_visible} of {h}×{w} tokens, as SSA's scale has it")
         _, B, _, D = tokens.shape
         x = self.embed(tokens.mean(0).reshape(1, -1, D))  # [1, B·n_visible, decoder_dim]
         N = self.grid[0] * self.grid[1]

@@ -143,6 +143,10 @@ def layer_bars(axes, labels: list[str], parts: list[str], rates: list[float], jo
     for values, alpha, width in zip(joules.values(), (0.35, 1), (0.85, 0.45), strict=False):
         below.bar(places, [1e9 * value for value in values], width, color=colors, alpha=alpha)
     below.set(ylabel="energy of an image, nJ")
+    times = [
+        labels[: i + 1].count(label) if labels.count(label) > 1 else "" for i, label in enumerate(labels)
+    ]
+    labels = [f"{label} {time}".rstrip() for label, time in zip(labels, times, strict=True)]
     below.set_xticks(places, labels, rotation=90, fontsize=8)
     for part, color in PARTS.items():
         above.bar(0, 0, color=color, label=part)
