@@ -185,23 +185,28 @@ def difference(runs: list[dict], others: list[dict]) -> tuple[float, float]:
 
 
 def draw(experiment: str, runs: list[dict]) -> None:
-    """Draw each variant's test accuracy over its minutes of training, pre-training included."""
-    fig, ax = viz.figure(size=(7.5, 4.2))
-    variants = list(dict.fromkeys(run["variant"] for run in runs if "test_accuracy" in run))
+    """Draw each seed's test accuracy, and beside it the seeds' mean over minutes, pre-training included."""
+    fig, (ends, course) = viz.figure(1, 2, size=(11, 4.2))
+    variants: dict[str, list[dict]] = {}
     for run in runs:
-        if run["variant"] not in variants:
-            continue
-        number, minutes, passed = variants.index(run["variant"]), [], run["minutes_before"]
-        for row in run["curve"]:
-            passed += row["seconds"] / 60
-            minutes.append(passed)
-        label = run["variant"] if run["seed"] == runs[0]["seed"] else None
-        points = [100 * row["test_accuracy"] for row in run["curve"]]
-        ax.plot(minutes, points, "o-", color=f"C{number}", label=label, markersize=4)
-    title = f"{experiment} (simulated events)" if experiment == SIMULATED else experiment
-    ax.set(xlabel="minutes of training, one thread", ylabel="test accuracy, %", title=title)
-    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    fig.savefig(RESULTS / f"{experiment}.png", bbox_inches="tight")
+        if "test_accuracy" in run:
+            variants.setdefault(run["variant"], []).append(run)
+    for place, each in enumerate(variants.values()):
+        share, color = np.mean([run["test_accuracy"] for run in each]), f"C{place}"
+        error = 200 * np.sqrt(share * (1 - share) / each[0]["tested"])
+        ends.errorbar(100 * share, place, xerr=error, color=viz.GREY, capsize=3, zorder=0)
+        ends.plot([100 * run["test_accuracy"] for run in each], [place] * len(each), "o", color=color)
+        curves = 100 * np.mean([[row["test_accuracy"] for row in run["curve"]] for run in each], 0)
+        passed = [np.cumsum([row["seconds"] / 60 for row in run["curve"]]) for run in each]
+        before = [run["minutes_before"] for run in each]
+        course.plot(np.mean(before) + np.mean(passed, 0), curves, "o-", color=color, markersize=4)
+    ends.set_yticks(range(len(variants)), variants)
+    ends.invert_yaxis()
+    ends.set(xlabel="test accuracy, %", title="each seed; bars: ± 2 standard errors (images)")
+    course.set(xlabel="minutes of training, one thread", ylabel="test accuracy, %")
+    course.set_title("mean of the seeds (colours: left)")
+    fig.suptitle(f"{experiment} (simulated events)" if experiment == SIMULATED else experiment)
+    fig.savefig(RESULTS / f"{experiment}.png")
 
 
 def main() -> None:
