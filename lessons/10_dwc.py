@@ -156,7 +156,7 @@ print(f"  {rank['k = 1, new']:.1f} after k = 1, {rank['K']:.1f} in K, {rank['k =
 # The whole training, T = 4, several seeds; "identity" has only BN and LIF for a mixer. MACs: one time step.
 
 # %%
-runs = recorded("saformer", seconds=False)
+runs = recorded("saformer")
 if runs:
     for what, digits in (("parameters", ".1f"), ("macs", ".0f")):
         each = (f"{variant} {of[0][what] / 1000:{digits}}" for variant, of in runs.items())

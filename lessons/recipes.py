@@ -141,10 +141,9 @@ def wake(model: Module, images, gain: float = 3.0) -> None:
     calibrate(model.train(), [(images, None)])
 
 
-def recorded(experiment: str, seconds: bool = True) -> dict[str, list[dict]]:
+def recorded(experiment: str) -> dict[str, list[dict]]:
     """Print an experiment's recorded table; return its runs by variant. {} where no record is at hand.
 
-    seconds: whether to print them; not of a record that was made beside other programs.
     Records are made by `python -m benchmarks.ablations <experiment>` in a clone of the repository.
     """
     path = RESULTS / f"{experiment}.json"
@@ -160,6 +159,7 @@ def recorded(experiment: str, seconds: bool = True) -> dict[str, list[dict]]:
     for variant, each in runs.items():
         accuracy = [run["test_accuracy"] for run in each]
         spread = f"{min(accuracy):.1%} … {max(accuracy):.1%}"
-        took = f", {sorted(run['seconds'] for run in each)[len(each) // 2]:.0f} s" if seconds else ""
-        print(f"  {variant:<14} {sum(accuracy) / len(each):.1%} ({spread}, {len(each)} seeds){took}")
+        seconds = sorted(run["seconds"] for run in each)[len(each) // 2]
+        mean = sum(accuracy) / len(each)
+        print(f"  {variant:<14} {mean:.1%} ({spread}, {len(each)} seeds), {seconds:.0f} s")
     return runs
