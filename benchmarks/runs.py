@@ -140,9 +140,9 @@ def right(model: SpikingTransformer, test: Iterable) -> np.ndarray:
 def table(runs: list[dict]) -> str:
     """Return accuracy with its spread, time, size and energy of each variant, as Markdown.
 
-    With several seeds also each one's difference to the first, and two standard errors of it: by images, from
-    how often seeds are right on each (what other test images would change); by seeds, from the spread of
-    accuracies, taken as the same for all variants (what other seeds would change).
+    With several seeds also each one's difference to the first, and its standard error, of two kinds: by
+    images, from how often seeds are right on each (what other test images would change); by seeds, from the
+    spread of accuracies, taken as the same for all variants (what other seeds would change).
     """
     found: dict[str, list[dict]] = {}
     for run in runs:

@@ -1,6 +1,7 @@
 """Augmentation of training images: functions of (images [n, H, W, C], rng) that return new images.
 
-Those that move pixels (shift, flip, crop) take any dtype; mixup and erase come after `normalise`, in floats.
+Those that move whole pixels (flip, crop) take any dtype; shift, mixup and erase come after `normalise`, in
+floats.
 The data set's policy of rotations and the like is in policy.py.
 """
 
@@ -16,6 +17,7 @@ def shift(images: np.ndarray, rng: np.random.Generator, pixels: float = 0.5) -> 
     """
     if not 0 <= pixels <= 1:
         raise ValueError(f"shift moves by up to one pixel, got {pixels}")
+    _expect_floats("shift", images)
     for axis in (1, 2):
         amount = rng.uniform(-pixels, pixels, (len(images), 1, 1, 1)).astype(images.dtype)
         first, last = np.take(images, [0], axis), np.take(images, [-1], axis)

@@ -66,7 +66,7 @@ def start_scs(model: Module) -> None:
     """Set batch norm's first gains in a model with the stem SCS, as training on digits wants them.
 
     3 in a stage's strided convolution, 1 in its pair: the residual is loud and the pair quiet at first. With
-    equal gains twelve layers of spikes, each stage's 4 to 64 channels wide, scramble what they are given. The
+    equal gains twelve layers of spikes, in stages of 8 to 64 channels, scramble what they are given. The
     blocks start at 2.
     """
     for path, parameter in model.named_parameters():

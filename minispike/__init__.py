@@ -7,10 +7,12 @@ Reading order, simple to hard; a file imports only from what stands above it:
     ops/         operations, forward beside backward    optim     SGD, AdamW, cosine with warm-up
     surrogate    g and g' of a spike                    train     fit, evaluate
     neuron       LIF over time, and BPTT by hand        masked    pre-training on masked images
-    nn           layers, and the one brick: Spiking     energy    operations, rates and joules, counted
+    fused        batch norm and LIF in one pass         energy    operations, rates and joules, counted
+    visible      which patches of an image exist        profile   time and memory, layer by layer
+    nn           layers, and the one brick: Spiking
 
-Beside them stand gradcheck (proofs), viz (pictures), visible (which patches exist), for files torchfile,
-checkpoint and interop, and for the command line recipes, run (a folder that survives) and trainer.
+Beside them stand gradcheck (proofs), viz (pictures), for files torchfile, checkpoint and interop, and for the
+command line recipes, run (a folder that survives) and trainer.
 
 Shapes, everywhere: T time steps, B batch, H×W grid, C channels, N = H·W tokens, D model width, h heads,
 d = D/h. Time first, channels last: images [B, H, W, C], stem maps [T, B, H, W, C], tokens [T, B, N, D].

@@ -31,7 +31,9 @@ from .trainer import SAMPLE, Stop, build, check_fit, doubts, train
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return the process's exit code: 0, or 1 after a message that says what was wrong."""
+    """Run one command; return the process's exit code: 0, 1 after a message that says what was wrong, or as
+    shells count 128 and the number of the signal that stopped it.
+    """
     parser = argparse.ArgumentParser(prog="python -m minispike", description="Spiking transformers in NumPy.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, recipes, what in (

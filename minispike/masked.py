@@ -1,4 +1,4 @@
-"""Masked image modelling, Spikformer V2's pre-training: hide most patches, and guess their pixels.
+"""Masked image modelling, Spikformer V2's pre-training: hide half of the patches or more, and guess them.
 
     images  →  SCS, on the visible patches alone   →  visible tokens  →  blocks       the encoder
             →  mean over T, Linear, a mask token in every hidden place, positions
@@ -10,7 +10,8 @@ Spikformer V2 (arXiv 2401.02020) pre-trains so; its details are not established,
 reading, after masked autoencoders (arXiv 2111.06377) and SparK (arXiv 2301.03580), which hides patches from a
 convolutional network. Hidden patches leave no trace: see visible.py. The blocks are unchanged and see fewer
 tokens, so SSA, a sum over tokens, has its scale multiplied by N / n_visible. Only visible tokens enter the
-blocks: that makes a step cheaper than supervised training's, the more so the larger the blocks.
+blocks, which makes them cheaper; a whole step is cheaper than supervised training's where the blocks are
+large enough (benchmarks/README.md).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from data_utils import policy
-from data_utils.augment import crop, erase, flip, mixup, normalise
+from data_utils.augment import crop, erase, flip, mixup, normalise, shift
 from data_utils.cifar import DEVIATION, MEAN, prepare_cifar
 from data_utils.pipeline import Pipeline
 from data_utils.policy import affine, equalize, five_ops, rotation, shear_x, translation
@@ -107,8 +107,8 @@ def test_erasing_passes_over_images_that_are_too_small():
     assert np.array_equal(erase(images, seeded(), 1), images)
 
 
-@pytest.mark.parametrize("change", [erase, lambda x, rng: mixup(x, np.zeros(2, int), rng, 2)])
-def test_bytes_are_refused_where_zero_would_be_black(change):
+@pytest.mark.parametrize("change", [erase, shift, lambda x, rng: mixup(x, np.zeros(2, int), rng, 2)])
+def test_bytes_are_refused_where_zero_would_be_black_and_shares_0(change):
     with pytest.raises(TypeError, match="standardised float images, got uint8"):
         change(np.ones((2, 8, 8, 1), np.uint8), seeded())
 
