@@ -207,3 +207,18 @@ def test_traces_nest():
         with trace(lambda *call: inner.append(call)):
             x + x
     assert len(outer) == 2 and len(inner) == 1
+
+
+def test_backward_on_a_leaf_adds_too():
+    x = Tensor(np.ones(2), requires_grad=True)
+    x.backward(np.ones(2))
+    x.backward(np.full(2, 2.0))
+    assert x.grad.tolist() == [3, 3]
+
+
+def test_a_trace_ends_in_an_error_too():
+    seen = []
+    with pytest.raises(ValueError), trace(lambda *call: seen.append(call)):
+        ops.transpose(np.ones((2, 2)), (0, 0))
+    Tensor(np.ones(2)) + 1.0
+    assert not seen

@@ -61,3 +61,9 @@ def test_what_is_no_spike_is_refused():
         pack(np.array([0.0, 2.0]))
     with pytest.raises(ValueError, match="q and k hold 1 and 2 words a token"):
         coincidences(pack(np.zeros((2, 64))), pack(np.zeros((2, 65))))
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0])
+def test_below_1_only_0_is_a_spike(value):
+    with pytest.raises(ValueError, match="of 0 and 1, got"):
+        pack(np.array([0.0, value]))

@@ -181,3 +181,9 @@ def test_the_residual_stream_holds_small_integers(rng):
         assert np.array_equal(x.data, x.data.round()) and 0 <= x.data.min() and x.data.max() <= 2 + 2 * depth
         x = block(x)
     assert 2 < x.data.max() <= 2 + 2 * 3
+
+
+def test_sps_refuses_an_odd_width_before_a_pool(rng):
+    sps = SPS(1, 8, (False, True, True, False), rng=rng)
+    with pytest.raises(ValueError, match=r"the pool after stages.2 halves the grid, which is 4×3: odd"):
+        sps(rng.standard_normal((1, 1, 8, 6, 1)))

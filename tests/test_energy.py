@@ -12,7 +12,7 @@ from minispike import Module, Spiking, create_model, no_grad, ops, to_device, vi
 from minispike.__main__ import main, random_input
 from minispike.blocks import ssa
 from minispike.checkpoint import save
-from minispike.energy import COLUMNS, PARTS, PICOJOULES, Operations, count, kind_of
+from minispike.energy import COLUMNS, PARTS, PICOJOULES, Operations, count, entering, kind_of
 from minispike.nn import DepthwiseConv2d
 from minispike.ops import conv
 from minispike.ops.matmul import Linear, MatMul
@@ -420,3 +420,29 @@ def test_info_says_what_is_wrong(tmp_path, capsys):
     ):
         assert main(["info", *arguments]) == 1
         assert message in capsys.readouterr().err
+
+
+def test_a_negative_count_adds_as_often_as_a_positive_one(rng):
+    model = create_model("spikformer_1_64_digits", embed_dim=16, dtype="float64")
+    frames = rng.integers(-2, 3, (4, 2, 8, 8, 1)).astype(float)
+    signed, plain = (count(model, x).rows[0] for x in (frames, abs(frames)))
+    assert signed.kind == "integer" and signed.events == plain.events and plain.events.ac > 0
+
+
+def test_the_dense_macs_of_an_image_do_not_depend_on_how_many_there_are(rng):
+    model = create_model("spikformer_1_64_digits", embed_dim=16, dtype="float64")
+    one, three = (count(model, rng.standard_normal((n, 8, 8, 1))).macs() for n in (1, 3))
+    assert one == three
+
+
+def test_additions_and_not_the_rate_decide_between_equals():
+    """6·1 additions if the left one counts, 2·1 + 1·0 if the right one does, though more of it is not 0."""
+    left, right = np.array([[6.0, 0.0]]), np.array([[2.0], [1.0]])
+    assert entering(MatMul(), [left, right], [0, 1]) == ("integer", 1.0, 2)
+
+
+def test_a_product_of_spikes_is_additions_at_any_price(rng):
+    model, x = create_model("spikformer_1_64_digits", dtype="float64"), rng.standard_normal((2, 8, 8, 1))
+    settled(lively(model, rng), x)
+    products = [row for row in count(model, x, {"ac": 100.0, "mac": 0.1}).rows if row.op == "MatMul"]
+    assert len(products) == 2 and all(row.events.mac == 0 < row.events.ac for row in products)

@@ -139,3 +139,34 @@ def test_both_numbers_stand_in_the_message():
 
 def test_tensor_inputs_come_as_tensors():
     check_grads(lambda x: x if isinstance(x, Tensor) else None, np.ones(2))
+
+
+def test_nan_is_no_agreement():
+    x = np.ones(3)
+    with pytest.raises(AssertionError, match="backward nan"):
+        check_grads(lambda x: Cube.apply(x, slope=lambda x: x * np.nan), x)
+    with pytest.raises(AssertionError, match="value differs by nan"):
+        compare(lambda x: x * np.nan, lambda x: x * 1.0, x)
+    with pytest.raises(AssertionError, match="gradient 0 differs by nan"):
+        compare(lambda x: Cube.apply(x, slope=lambda x: x * np.nan), lambda x: x**3, x)
+
+
+def test_rounding_excuses_no_more_than_the_tolerance(rng):
+    """A sum of 10,000 may be rounded by 1.4e-4 of slope; a tenth too much in slopes of 3e-4 is an error."""
+    cube = partial(Cube.apply, slope=lambda x: 3 * x**2 * 1.1)
+    with pytest.raises(AssertionError, match="apart by"):
+        check_grads(lambda x: ops.sum(cube(x)) * 1e-4 + 1e4, rng.standard_normal(20))
+
+
+def test_compare_takes_parameters(rng):
+    p = Parameter(rng.standard_normal(3))
+    p.grad = np.ones(3)  # of before, and no part of it
+    compare(lambda: p * p, lambda: p**2, p)
+    with pytest.raises(AssertionError, match="gradient 0"):
+        compare(lambda: p * p, lambda: p * p.detach(), p)
+
+
+def test_compare_sees_a_gradient_that_a_plain_sum_would_not(rng):
+    """Σ (x − mean) is 0 whatever x: under a gy of ones no gradient at all would pass."""
+    with pytest.raises(AssertionError, match="gradient 0 differs"):
+        compare(lambda x: x - x.mean(), lambda x: (x - x.mean()).detach() + 0.0 * x, rng.standard_normal(5))

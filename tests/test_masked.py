@@ -467,3 +467,84 @@ def test_learning_rates_fall_towards_the_image(rng):
     AdamW(model.parameters(), lr=1e-2, weight_decay=0, lr_scales=list(scales.values())).step()
     for path, p in model.named_parameters():
         np.testing.assert_allclose(before[path] - p.data, 1e-2 * scales[path], rtol=1e-3, err_msg=path)
+
+
+def test_scs_refuses_an_odd_width(rng):
+    scs = SCS(1, 8, (True, True, False, False), rng=rng)
+    with pytest.raises(ValueError, match=r"this stage halves the grid, which is 4×3: odd"):
+        scs(rng.standard_normal((1, 1, 8, 6, 1)))
+
+
+def test_a_mask_need_not_be_square(rng):
+    model = autoencoder(img_size=(8, 12))
+    assert model.grid == (4, 6)
+    visible = random_visible(2, model.grid, model.n_visible, rng)
+    images = rng.standard_normal((2, 8, 12, 1))
+    other = np.where(at(visible, 8)[..., None], images, 9.0)
+    one, two = (model(x, visible).item() for x in (images, images + 1))  # a patch's mean is taken off
+    assert np.isfinite(one) and one != two
+    one, two = (model.encode(x, Visible(visible)).data for x in (images, other))
+    assert np.array_equal(one, two) and one.any()
+    with pytest.raises(ValueError, match="a mask of 2×2 tokens does not fit a grid of 4×3"):
+        Visible(np.ones((1, 2, 2), bool)).rows(4, 3)
+
+
+def test_positions_are_sines_and_cosines_of_row_and_column():
+    table = positions((3, 5), 16)
+    for n, i in np.ndindex(15, 4):
+        row, column = np.array(divmod(n, 5)) * 10_000 ** (-i / 4)
+        expected = [np.sin(row), np.cos(row), np.sin(column), np.cos(column)]
+        np.testing.assert_allclose(table[n, i::4], expected, atol=1e-12)
+
+
+def test_the_encoder_is_the_stem_and_then_its_blocks(rng):
+    model, images = autoencoder(depth=2), rng.standard_normal((3, 8, 8, 1))
+    shown = Visible(random_visible(3, model.grid, model.n_visible, rng))
+    x = stem = model.stem(images[None], T=4, visible=shown)
+    for block in model.blocks:
+        x = block(x)
+    assert np.array_equal(model.encode(images, shown).data, x.data) and not np.array_equal(x.data, stem.data)
+
+
+def test_the_decoder_is_its_equation(rng):
+    model = autoencoder()
+    for parameter in (model.mask_token, *model.norm.parameters()):
+        parameter.data[...] = rng.standard_normal(parameter.shape)
+    visible = random_visible(2, model.grid, model.n_visible, rng)
+    tokens, x = rng.integers(0, 5, (4, 2, 8, 16)).astype(float), np.zeros((2, 16, 16))
+    for b in range(2):
+        x[b] = model.mask_token.data
+        for i, n in enumerate(np.flatnonzero(visible[b])):  # a visible token stands in its place
+            x[b, n] = tokens[:, b, i].mean(0) @ model.embed.weight.data + model.embed.bias.data
+    x += positions((4, 4), 16)
+    for block in model.decoder:
+        x = block(x).data
+    x = model.norm(x).data @ model.to_pixels.weight.data + model.to_pixels.bias.data
+    np.testing.assert_allclose(model.decode(Tensor(tokens), Visible(visible)).data, x, atol=1e-12)
+    narrow = masked_autoencoder("spikformer_v2_1_64_digits", decoder_dim=16, decoder_heads=2)
+    assert [block.num_heads for block in narrow.decoder] == [2, 2]
+
+
+def test_a_perfect_decoder_reconstructs_the_image(rng):
+    model, images = autoencoder(), 5 + 3 * rng.standard_normal((3, 8, 8, 1))
+    patches = patchify(images, 2)
+    mean, deviation = patch_moments(patches)
+    model.decode = lambda *_: Tensor((patches - mean) / deviation)
+    visible = random_visible(3, model.grid, model.n_visible, rng)
+    np.testing.assert_allclose(model.reconstruct(images, visible), images, rtol=1e-12)
+
+
+def test_pre_training_brings_images_and_masks_to_the_models_device(rng, device):
+    images, losses = rng.standard_normal((4, 8, 8, 1)), []
+    for where in ("cpu", device):
+        model = autoencoder(T=1, decoder_depth=1).to(where)
+        (record,) = pretrain(
+            model, AdamW(model.parameters()), batches_of(images), rng=0, epochs=1, progress=False
+        )
+        losses.append(record["loss"])
+    assert abs(losses[0] - losses[1]) < 1e-9
+
+
+def test_learning_rates_fall_by_a_quarter_unless_told():
+    model = create_model("spikformer_v2_1_64_digits", **SMALL)
+    assert set(layer_scales(model)) == {1, 0.75, 0.75**2}

@@ -342,3 +342,13 @@ def test_a_state_of_another_model_is_refused_by_name():
         ValueError, match=r"head.weight is \[64, 7\], expected \[64, 10\]; head.bias is \[7\]"
     ):
         model.load_state_dict(other.state_dict())
+
+
+def test_mixers_get_the_grid_as_rows_and_columns():
+    for name in ("attention_free_haar_1_64_digits", "saformer_1_64_digits"):
+        mixer = create_model(name, img_size=(8, 16), embed_dim=16).blocks[0].mixer
+        assert (mixer.map if name.startswith("attention") else mixer.dwc).grid == (4, 8)
+
+
+def test_a_broken_mlp_ratio_counts_whole_channels():
+    assert create_model("spikformer_1_64_digits", mlp_ratio=2.5).blocks[0].mlp.fc1.map.out_channels == 160

@@ -170,3 +170,11 @@ def test_an_input_without_time_is_refused():
         lif(np.ones((0, 3)))
     with pytest.raises(TypeError, match="got int64"):
         lif(np.ones((4, 3), "int64"))
+
+
+def test_at_exactly_the_threshold_the_hard_reset_lets_no_gradient_through():
+    """H = 1, 1.25: at H = 1 exactly S = 1, so ∂V/∂H = 0 and gX[0] = g'(0)/τ, nothing from later."""
+    for function in (lif, lif_unrolled):
+        x = Tensor(np.array([2.0, 2.5]), requires_grad=True)
+        function(x, surrogate=Rectangle(1.0)).backward(np.ones(2))
+        assert x.grad.tolist() == [0.5, 0.5]

@@ -237,3 +237,28 @@ def test_a_layer_refuses_by_name(rng):
         Outer()(np.ones((2, 3), "float32"))
     with pytest.raises(ValueError, match="tau > 1, got 1"):
         LIF(tau=1)
+
+
+def test_a_frozen_norm_is_still_frozen_when_a_mode_ends(rng):
+    net = Net(rng)
+    net.layers[1].eval()
+    with mode(net, training=False):
+        pass
+    assert net.training and net.layers[0].norm.training and not net.layers[1].training
+
+
+def test_kernels_start_on_both_sides_of_0(rng):
+    for layer, bound in ((Conv2d(16, 64, rng=rng), 1 / 12), (DepthwiseConv2d(500, 5, rng=rng), 1 / 5)):
+        w = layer.weight.data / bound  # uniform within ±1: mean 0, deviation 1/√3
+        assert abs(w.mean()) < 0.03 and abs(w.std() * 3**0.5 - 1) < 0.03
+
+
+def test_a_brick_has_its_norms_eps(rng):
+    brick, x = settled(Spiking(Linear(3, 4, rng=rng), LIF(smooth=True)), rng), rng.standard_normal((4, 6, 3))
+    brick.norm.eps = 0.5
+    for training in (True, False):
+        brick.train(training)
+        expected = brick.neuron(brick.norm(brick.map(x))).data
+        np.testing.assert_allclose(brick(x).data, expected, rtol=1e-12)
+    with no_grad():
+        np.testing.assert_allclose(brick(x).data, expected, rtol=1e-12)  # folded

@@ -590,3 +590,98 @@ def test_no_gradient_is_computed_for_an_input_that_needs_none(rng):
     y = ops.conv2d(x, w)
     gx, gw = y.creator.backward(np.ones_like(y.data))
     assert gx is None and gw.shape == w.shape
+
+
+def test_an_axis_below_the_first_is_refused(rng):
+    with pytest.raises(ValueError, match=r"axis -3 is outside an array of shape \[2, 3\]"):
+        ops.sum(Tensor(rng.standard_normal((2, 3))), -3)
+
+
+def numbers_around_30(*shape):
+    return (30.1 + np.random.default_rng(0).standard_normal(shape)).astype("float32")
+
+
+def test_column_sums_add_up_in_float64():
+    """Of two columns: a single one NumPy itself would sum pairwise."""
+    x = numbers_around_30(2_000_100, 2)
+    total = column_sums(x)
+    assert total.dtype == "float64" and abs(total / x.sum(0, dtype="float64") - 1).max() < 1e-7
+
+
+@pytest.mark.parametrize("op", ["linear", "conv2d", "batch_norm"])
+def test_bias_gradients_keep_float32s_digits(op):
+    gy, ones = numbers_around_30(1000, 1000, 2), np.ones(2, "float32")
+    x, w, b = 0 * gy, Tensor(np.eye(2, dtype="float32")), Tensor(0 * ones, requires_grad=True)
+    if op == "linear":
+        y = ops.linear(x, w, b)
+    elif op == "conv2d":
+        y = ops.conv2d(x, w.reshape(1, 1, 2, 2), b)
+    else:
+        y = ops.batch_norm(x, ones, b, 0 * ones, ones, training=False)
+    y.backward(gy)
+    exact = gy.sum((0, 1), dtype="float64")
+    assert abs(b.grad / exact - 1).max() < 1e-6
+    assert abs(np.cumsum(gy[..., 0], dtype="float32")[-1] / exact[0] - 1) > 1e-5  # one running sum
+
+
+def test_chunks_and_threads_change_no_bias_and_no_depthwise_gradient(rng, monkeypatch):
+    x, b, gy = rng.standard_normal((7, 8, 8, 3)), rng.standard_normal(3), rng.standard_normal((7, 8, 8, 3))
+    kernels = {ops.conv2d: rng.standard_normal((3, 3, 3, 3)), ops.depthwise_conv2d: rng.random((3, 3, 3))}
+
+    def run():
+        found = []
+        for convolve, w in kernels.items():
+            tensors = [Tensor(a, requires_grad=True) for a in (x, w, b)]
+            y = convolve(*tensors, padding=1)
+            y.backward(gy)
+            found += [y.data, *(tensor.grad for tensor in tensors)]
+        return found
+
+    whole = run()
+    monkeypatch.setattr("minispike.backend.CHUNK_BYTES", 1)
+    for threads in (1, 2):
+        monkeypatch.setattr("minispike.backend._threads", threads)
+        for a, b_ in zip(whole, run(), strict=True):
+            np.testing.assert_allclose(a, b_, rtol=1e-12, atol=1e-12)
+
+
+def test_windows_in_which_padding_goes_wrong_are_refused(rng):
+    x = rng.standard_normal((1, 40, 40, 2))
+    with pytest.raises(ValueError, match="conv2d's 1×3 windows would see padding 1 alone"):
+        ops.conv2d(x, np.ones((1, 3, 2, 4)), padding=1)
+    for f in (
+        lambda: ops.conv2d(x, np.ones((3, 3, 2, 4)), padding=-1),
+        lambda: ops.depthwise_conv2d(x, np.ones((3, 3, 2)), padding=-1),
+        lambda: ops.max_pool2d(x, 3, stride=1, padding=-1),
+    ):
+        with pytest.raises(ValueError, match="stride >= 1 and padding >= 0, got 1 and -1"):
+            f()
+    for k, padding in ((17, 0), (3, 2)):  # a byte has no room for 17² taps
+        with pytest.raises(ValueError, match=f"max_pool2d needs .* got k={k}, padding={padding}"):
+            ops.max_pool2d(x, k, padding=padding)
+
+
+def test_a_pools_stride_is_its_side_unless_given():
+    for pool in (ops.max_pool2d, ops.avg_pool2d):
+        assert pool(np.zeros((1, 9, 9, 1)), 3).shape == (1, 3, 3, 1)
+
+
+def test_the_variance_between_chunks_counts(rng, monkeypatch):
+    monkeypatch.setattr("minispike.backend.CHUNK_BYTES", 1000)
+    x = rng.standard_normal((500, 3)) + np.arange(500)[:, None]  # every chunk has a mean of its own
+    mean, var = norm.moments(x)
+    np.testing.assert_allclose(mean, x.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(var, x.var(0), rtol=1e-12)
+
+
+def test_cross_entropy_takes_each_rows_own_largest():
+    loss = ops.softmax_cross_entropy(np.array([[1e4, 0.0], [0.0, 0.0]]), np.array([0, 0]))
+    assert abs(loss.item() - np.log(2) / 2) < 1e-12
+
+
+def test_cross_entropy_refuses_flags_and_less_than_no_smoothing(rng):
+    z = rng.standard_normal((3, 4))
+    with pytest.raises(ValueError, match=r"label_smoothing must lie in \[0, 1\), got -0.1"):
+        ops.softmax_cross_entropy(z, np.array([0, 1, 2]), -0.1)
+    with pytest.raises(ValueError, match="of bool"):
+        ops.softmax_cross_entropy(z, np.array([True, False, True]))

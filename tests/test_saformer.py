@@ -292,3 +292,14 @@ def test_what_does_not_fit_is_refused(rng):
         Pool(GRID)(np.zeros((1, 1, 1, 9, 8)), np.zeros((1, 1, 1, 9, 8)))
     with pytest.raises(ValueError, match="aggregate must be one of pool, global, channel, got 'mean'"):
         create_model("saformer_1_64_digits", aggregate="mean")
+
+
+def test_the_scale_reaches_the_reading():
+    for name in ("pool", "global"):
+        model = create_model("saformer_1_64_digits", aggregate=name, scale=0.5)
+        assert model.blocks[0].mixer.aggregate.scale == 0.5
+
+
+def test_a_pools_cells_must_divide_the_width_too():
+    with pytest.raises(ValueError, match="Pool cannot cut a 4×6 token grid into cells of 4×4"):
+        Pool((4, 6), 4)

@@ -71,3 +71,13 @@ def test_float32_stays_float32(surrogate):
 def test_alpha_must_be_positive(cls):
     with pytest.raises(ValueError, match=f"{cls.__name__} needs alpha > 0, got -1"):
         cls(-1.0)
+
+
+def test_the_rectangle_ends_before_its_corners():
+    assert Rectangle(1.0).g_prime(np.array([-0.5, 0.5])).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("alpha", [0.0, float("nan")])
+def test_a_step_needs_some_steepness(alpha):
+    with pytest.raises(ValueError, match=f"Sigmoid needs alpha > 0, got {alpha}"):
+        Sigmoid(alpha)

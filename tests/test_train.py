@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_utils.batches import Batches
-from minispike import BatchNorm, Parameter, Tensor, create_model, evaluate, fit, ops
+from minispike import BatchNorm, Module, Parameter, Tensor, create_model, evaluate, fit, ops
 from minispike.backend import get_device, to_device
 from minispike.optim import SGD, AdamW, cosine_with_warmup
 from minispike.train import Progress, calibrate, count_correct
@@ -338,3 +338,90 @@ def test_frames_count_samples_and_not_steps(rng):
     optimizer = AdamW(model.parameters(), lr=0.0)
     (record,) = fit(model, optimizer, lambda epoch: [(frames, labels)], epochs=1, progress=False)
     assert record["accuracy"] == 4 / 6
+
+
+def test_sgds_velocity_does_not_know_the_learning_rate():
+    p = parameter(1.0)
+    optimizer = SGD([p], lr=0.1, momentum=0.5)
+    optimizer.step()  # v = 0.5
+    optimizer.lr = 0.01
+    optimizer.step()  # v = 0.75
+    np.testing.assert_allclose(p.data, 1 - 0.1 * 0.5 - 0.01 * 0.75, rtol=1e-15)
+
+
+def test_adamws_decay_goes_with_a_parameters_own_rate():
+    p, q = Parameter(np.ones((1, 1))), Parameter(np.ones((1, 1)))
+    optimizer = AdamW([p, q], lr=0.1, weight_decay=0.5, lr_scales=[1.0, 0.1])
+    p.grad, q.grad = np.zeros((1, 1)), np.zeros((1, 1))
+    optimizer.step()
+    np.testing.assert_allclose([p.data.item(), q.data.item()], [0.95, 0.995], rtol=1e-15)
+    with pytest.raises(ValueError):
+        AdamW([p, q], lr_scales=[1.0]).step()
+
+
+def test_adamw_starts_as_pytorchs():
+    optimizer = AdamW([parameter(1.0)])
+    found = optimizer.lr, optimizer.betas, optimizer.eps, optimizer.weight_decay
+    assert found == (1e-3, (0.9, 0.999), 1e-8, 0.01)
+
+
+def test_a_parameter_without_gradient_holds_up_no_other():
+    for make in (SGD, AdamW):
+        p, q = parameter(1.0), parameter(1.0)
+        p.grad = None
+        make([p, q], lr=0.1).step()
+        assert p.data == [1] and q.data != [1]
+
+
+def test_without_a_length_the_schedule_sees_whole_epochs():
+    seen = []
+    model, (images, labels) = create_model("spikformer_1_64_digits", num_classes=4, **SMALL), toy()
+    options = dict(epochs=2, schedule=lambda epoch: seen.append(epoch) or 1e-3 * (1 + epoch), progress=False)
+    history = fit(model, SGD(model.parameters()), lambda epoch: iter(2 * [(images, labels)]), **options)
+    assert seen == [0, 0, 1, 1] and [record["lr"] for record in history] == [1e-3, 2e-3]
+
+
+def test_a_model_in_eval_mode_is_trained_in_training_mode():
+    model = create_model("spikformer_1_64_digits", num_classes=4, **SMALL).eval()
+    before = model.stem.rpe.norm.running_mean.copy()
+    fit(model, SGD(model.parameters()), Batches(*toy(), 8), epochs=1, progress=False)
+    assert model.training and not np.array_equal(model.stem.rpe.norm.running_mean, before)
+
+
+def test_time_spent_before_a_stop_counts():
+    model, at = create_model("spikformer_1_64_digits", num_classes=4, **SMALL), Progress(seconds=1000.0)
+    (record,) = fit(model, SGD(model.parameters()), Batches(*toy(), 8), epochs=1, start=at, progress=False)
+    assert 1000 < record["seconds"] < 1100
+
+
+class Root(Module):
+    """Its loss √(first · last) is 0 and finite at last = 0, its gradients are not."""
+
+    def __init__(self):
+        self.first, self.last = Parameter(np.ones(1)), Parameter(np.zeros(1))
+
+
+@pytest.mark.parametrize(
+    "objective, message",
+    [
+        (lambda model, *_: ((model.first * model.last) ** 0.5, {}), "loss 0.0; .* the gradient of last"),
+        (lambda model, *_: (model.first + math.inf, {}), "loss inf; .* output of Add in the model"),
+    ],
+    ids=["gradients", "loss"],
+)
+def test_a_loss_or_gradients_alone_that_are_not_finite_are_found(objective, message):
+    model, batch = Root(), (np.ones((2, 1, 1, 1)), None)
+    with pytest.raises(FloatingPointError, match=message), np.errstate(all="ignore"):
+        options = dict(epochs=1, objective=objective, progress=False)
+        fit(model, SGD(model.parameters()), lambda epoch: [batch], **options)
+    assert model.first.data == [1]
+
+
+def test_batches_are_brought_to_the_models_device(device):
+    results, batches = [], Batches(*toy(), 8)
+    for where in ("cpu", device):
+        model = create_model("spikformer_1_64_digits", num_classes=4, **SMALL).to(where)
+        options = dict(epochs=1, calibration=2, test=batches, progress=False)
+        (record,) = fit(model, SGD(model.parameters(), 1e-3), batches, **options)
+        results.append((record["loss"], record["test_loss"]))
+    np.testing.assert_allclose(*results, rtol=1e-4)

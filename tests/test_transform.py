@@ -302,3 +302,9 @@ def test_a_sample_does_not_depend_on_its_neighbours(rng):
         model.eval()
         with no_grad():
             np.testing.assert_allclose(model(x[:1]).data, model(x).data[:1], atol=1e-12)
+
+
+def test_a_width_that_does_not_halve_is_refused_as_a_height_is():
+    for f in (lambda: ops.wavelet(np.ones((12, 2)), (4, 3)), lambda: WaveletMix(2, (4, 3))):
+        with pytest.raises(ValueError, match="1 levels needs a grid divisible by 2, got 4×3"):
+            f()
