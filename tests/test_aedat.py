@@ -334,3 +334,24 @@ def test_room_that_is_not_needed_is_given_back(version, path):
     left = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert len(events) == 0 and left < 20_000
+
+
+def test_a_fault_in_a_later_chunk_is_named_with_that_chunks_offset(path):
+    times = [3_000_000] * CHUNK + [0]
+    path.write_bytes(HEADER2 + b"".join(struct.pack(">II", 0, t) for t in times))
+    with pytest.raises(AedatError, match=f"at byte {len(HEADER2) + 8 * CHUNK} expected 1 events"):
+        read_aedat2(path)
+
+
+def test_a_packet_may_be_longer_than_a_chunk(path):
+    events = some_events(CHUNK + 7)
+    write_aedat3(path, events, packet=len(events))
+    assert np.array_equal(read_aedat3(path), events)
+
+
+@pytest.mark.parametrize(
+    "version, times", [("2.0", [0, 2**31, 2**32 - 1]), ("3.1", [2**31 - 1, 2**31, 2**32])]
+)
+def test_times_at_the_edges_of_31_and_32_bits_come_back(version, times, path):
+    WRITERS[version](path, make_events([1] * 3, [2] * 3, times, [1] * 3))
+    assert READERS[version](path)["t"].tolist() == times

@@ -278,3 +278,23 @@ def test_the_cifar_recipe(rng):
     same = [(a == b).all() or (a == b[:, ::-1]).all() for a, b in zip(x, plain, strict=True)]
     assert 0.2 < np.mean(same) < 0.55  # (1 − ½)(1 − ¼) are at most mirrored
     assert 0.1 < (x == 0).all(3).any((1, 2)).mean() < 0.4  # erased
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"flip": 1.0}, {"policy": 1.0}, {"fill": 200}, {"shift": 0.1}, {"erase": 1.0}, {"mixup": 5.0},
+     {"mixup_probability": 0.0}],
+    ids=str,
+)  # fmt: skip
+def test_every_number_of_a_pipeline_reaches_its_change(images, change):
+    chances = dict(flip=0.5, policy=0.5, shift=0.5, mixup=0.5, erase=0.25)
+    plain = Pipeline(10, standardise=prepare_cifar, **chances)
+    labels = np.arange(40) % 10
+    one, other = (each(images, labels, seeded())[0] for each in (plain, replace(plain, **change)))
+    assert not np.array_equal(one, other)
+
+
+def test_cifar_is_standardised_by_the_published_numbers():
+    white = prepare_cifar(np.full((1, 1, 1, 3), 255, np.uint8))[0, 0, 0]
+    expected = [(1 - 0.4914) / 0.2470, (1 - 0.4822) / 0.2435, (1 - 0.4465) / 0.2616]
+    np.testing.assert_allclose(white, expected, rtol=1e-6)

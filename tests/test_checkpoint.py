@@ -3,6 +3,7 @@
 The .pth files are written here byte by byte, as torch.save writes them; the oracle tests read torch's own.
 """
 
+import argparse
 import collections
 import io
 import json
@@ -749,3 +750,55 @@ def test_other_numbers_of_classes_can_be_imported(tmp_path, capsys):
     assert "head.weight is [64, 3], expected [64, 10]" in capsys.readouterr().err
     assert main(["import", str(tmp_path / "a.npz"), *name, "--num-classes", "3"]) == 0
     assert load(tmp_path / "out").head.out_channels == 3
+
+
+def test_checkpoints_under_the_key_model_are_found():
+    assert find_state_dict({"epoch": 1, "model": {"w": np.ones(2)}})["w"].tolist() == [1, 1]
+    assert find_state_dict({"state_dict": {"model": {"w": np.ones(2)}}})["w"].tolist() == [1, 1]
+
+
+def test_a_pickle_in_an_npz_is_not_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("evil.npz", w=np.array([PAYLOADS["os.system"]], object))
+    with pytest.raises(FileFormatError, match="evil.npz: damaged"):
+        load_official(tmp_path / "evil.npz", small_once())
+    assert os.listdir(tmp_path) == ["evil.npz"]
+
+
+def test_blocks_from_the_tenth_on_have_two_digits():
+    model, other = small(depth=11), small(depth=11)
+    for parameter in other.parameters():
+        parameter.data[...] = 0
+    theirs = to_official(model) | {"block.10.norm1.weight": np.ones(16)}
+    assert "block.10.attn.q_linear.weight" in theirs
+    assert load_official(theirs, other).ignored == ["block.10.norm1.weight"] and same(model, other)
+
+
+def test_a_storage_longer_than_it_says_is_refused(tmp_path):
+    write_torch(tmp_path / "x.pth", Tensor(Storage("0", "Float", bytes(8), 1), 0, (1,), (1,)))
+    with pytest.raises(FileFormatError, match="storage 0 has 8 bytes, expected 1 of FloatStorage"):
+        read_torch(tmp_path / "x.pth")
+
+
+def test_a_tensors_memory_is_counted_in_bytes(tmp_path):
+    path = tmp_path / "x.pth"
+    write_torch(path, Tensor(Storage("0", "Double", bytes(8), 1), 0, (500,), (0,)))
+    assert 500 < path.stat().st_size < 4000
+    with pytest.raises(FileFormatError, match="claims more memory than the file has"):
+        read_torch(path)
+
+
+def test_entries_that_claim_more_than_the_file_has_are_refused(tmp_path):
+    path = tmp_path / "x.pth"
+    write_torch(path, {"a": tensor(np.ones(3, "f4"))})
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x01\x02")  # in the directory, of an entry that nothing reads
+    data[at + 20 : at + 28] = 2 * (2**20).to_bytes(4, "little")  # its packed and unpacked size
+    path.write_bytes(data)
+    with pytest.raises(FileFormatError, match="its entries claim more bytes than the file has"):
+        read_torch(path)
+
+
+def test_what_an_object_would_have_held_is_on_record():
+    found = run_pickle(pickle.dumps(argparse.Namespace(lr=0.1), 2), {})
+    assert isinstance(found, Inert) and found.state == {"lr": 0.1}

@@ -271,3 +271,9 @@ def test_an_error_in_the_making_comes_out_in_its_place(error):
             seen.append(labels)
     assert caught.value is error and len(seen) == place > 0 and not makers()
     assert "augment" in [entry.name for entry in caught.traceback]  # where it happened stays visible
+
+
+def test_a_spread_is_taken_evenly_over_the_whole_set():
+    assert loader().spread(3)[1].tolist() == [0, 4, 9] and loader().spread(1)[1].tolist() == [0]
+    assert loader().spread(99)[1].tolist() == list(range(10))
+    assert (loader(prepare=lambda x: -x).spread(3)[0] == [0, -4, -9]).all()

@@ -312,3 +312,45 @@ def test_a_spikformer_learns_from_recordings(data, cifar_folder, gesture_folder,
     batches = Loader(frames, frames.labels, len(frames), prepare=time_first)
     history = fit(model, AdamW(model.parameters(), lr=1e-2), batches, epochs=8, progress=False)
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+
+
+def test_frames_are_made_anew_for_a_recording_of_another_length_at_the_same_time(cifar_folder, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(cifar_folder, root, ignore=shutil.ignore_patterns("frames"))
+    before, changed = cifar(root, train=False)[0], sorted((root / "zero").glob("*.aedat"))[-1]
+    old = changed.stat()
+    shutil.copy(root / "zero" / "cifar10_zero_0.aedat", changed)
+    os.utime(changed, ns=(old.st_atime_ns, old.st_mtime_ns))  # as an archive unpacks it
+    assert changed.stat().st_size != old.st_size
+    assert not np.array_equal(cifar(root, train=False)[0], before)
+
+
+def test_recordings_of_one_name_in_two_classes_keep_their_frames_apart(cifar_folder, tmp_path):
+    root = tmp_path / "data"
+    for name in CLASSES:
+        (root / name).mkdir(parents=True)
+        for i in range(10):
+            shutil.copy(cifar_folder / name / f"cifar10_{name}_{i}.aedat", root / name / f"{i}.aedat")
+    cifar(root, train=False)
+    assert len(npy(root)) == 2
+
+
+class Evil:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_a_pickle_in_the_place_of_frames_is_not_opened(cifar_folder, tmp_path):
+    frames = cifar(cifar_folder, train=False, cache=tmp_path)
+    right = frames[0]
+    np.save(frames.files[0], np.array([Evil(str(tmp_path / "was_here"))], object), allow_pickle=True)
+    assert np.array_equal(frames[0], right) and not (tmp_path / "was_here").exists()
+
+
+def test_only_the_known_class_of_the_known_file_is_put_right(tmp_path):
+    file = tmp_path / "user22_led_labels.csv"
+    file.write_text("class,startTime_usec,endTime_usec\n8,99000000,110000000\n10,105000000,111000000\n")
+    assert read_labels(file)[0] == (7, 99_000_000, 110_000_000)

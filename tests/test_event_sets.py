@@ -495,3 +495,22 @@ def test_settings_tell_all_that_the_recordings_depend_on(source, made):
     assert told.pop("images") == f"{crc32(np.array(chosen).tobytes()):08x}"
     assert told == {"train": 20, "test": 10, "seed": 0, "aedat": "2.0", "size": [32, 32], "travel": 4.0,
                     "threshold": 0.4, "refractory": 1000, "noise_rate": 1.0, "step": 10_000}  # fmt: skip
+
+
+def test_of_two_that_make_different_sets_in_one_folder_one_stops(source, tmp_path, monkeypatch):
+    """The other one's settings come after this one has looked, and before it writes its own."""
+    root, real = tmp_path / "set", fashion_dvs.simulate
+
+    def meanwhile(image, rng, **camera):
+        monkeypatch.setattr(fashion_dvs, "simulate", real)
+        make_fashion_dvs(root, **QUICK, seed=1, source=source)
+        return real(image, rng, **camera)
+
+    monkeypatch.setattr(fashion_dvs, "simulate", meanwhile)
+    with pytest.raises(ValueError, match=r"seed = 1 \(asked for 0\)"):
+        make_fashion_dvs(root, **QUICK, source=source)
+
+
+def test_a_switch_of_loaders_is_tested_by_the_first():
+    first, then = (Loader(np.full(5, value), np.arange(5), 2) for value in (1, 2))
+    assert [images[0] for images, _ in Until(3, first, then)] == [1, 1, 1]

@@ -238,3 +238,14 @@ def test_the_policy_refuses_other_shapes_and_names(rng):
         augment_frames(np.zeros((3, 4, 4, 2)), rng)
     with pytest.raises(ValueError, match="no change 'blur'; there are identity"):
         change(np.zeros((1, 4, 4, 2)), "blur", rng)
+
+
+def test_an_event_array_has_one_axis():
+    with pytest.raises(ValueError, match=r"expected an event array \[n\] .* \[2, 2\]"):
+        check(np.zeros((2, 2), EVENT), SIZE)
+
+
+def test_a_cutout_takes_up_to_eleven_hundredths_of_the_sensor():
+    frames, rng = np.ones((1, 50, 50, 2)), np.random.default_rng(0)
+    lost = [1 - change(frames, "cutout", rng).mean() for _ in range(300)]
+    assert min(lost) < 0.004 and 0.1 < max(lost) < 0.116  # whole pixels: 17² of 50² at the most

@@ -613,3 +613,21 @@ def test_a_random_crop_shows_its_box(rng):
         columns = left + (np.arange(16) + 0.5) * w / 16 - 0.5  # pixel centres, on a linear image
         assert abs(crop[8, 2:-2, 0] - columns[2:-2]).max() <= 1
         assert abs(crop[2:-2, 8, 1] - (top + (np.arange(16) + 0.5) * h / 16 - 0.5)[2:-2]).max() <= 1
+
+
+def test_cifar_100s_coarse_labels_are_checked_too():
+    with pytest.raises(DataFileError, match="byte 3,074: label 20; expected 0 to 19"):
+        read_records(changed(bytes(2 * 3074), [(3074, 20)]), "some.bin", (20, 100))
+
+
+def test_a_random_box_is_sought_ten_times(rng):
+    """In a 100×30 image about three boxes of four do not fit: 0.75 of all would fall back, 0.75¹⁰ do."""
+    boxes = [_random_box(100, 30, rng) for _ in range(1000)]
+    assert 20 < boxes.count((30, 0, 40, 30)) < 150
+
+
+def test_label_ten_alone_is_refused(tmp_path, rng):
+    write_mnist(tmp_path, rng)
+    (tmp_path / FILES[1]).write_bytes(idx(np.array([0, 1, 9, 3, 10, 5], "u1")))
+    with pytest.raises(DataFileError, match=f"{FILES[1]}, byte 12: label 10; expected 0 to 9"):
+        load_mnist(tmp_path)

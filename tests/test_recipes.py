@@ -315,3 +315,104 @@ def test_a_loader_starts_at_any_step_and_makes_nothing_before(rng):
     loader = Loader(Source(range(10)), np.arange(10), 3)
     rest = loader(5, 2)
     assert len(rest) == 4 and len(list(rest)) == 2 and asked == rest.order[6:].tolist()
+
+
+def test_the_authors_other_numbers():
+    """imagenet.yml; MAE's optimizer and rate at a batch of 256; what is left of CIFAR10-DVS's train.py."""
+    expected = {
+        "imagenet": dict(model="spikformer_8_512_imagenet", epochs=300, batch_size=24, lr=5e-4, min_lr=1e-5,
+                         warmup=20, warmup_lr=1e-6, weight_decay=0.05, label_smoothing=0.1, mixup=0.8),
+        "cifar100": asdict(resolve("cifar10")) | {"data": "cifar100"},
+        "cifar10dvs": dict(min_lr=1e-5, warmup_lr=1e-5, weight_decay=0.06, label_smoothing=0.1,
+                           mixup_probability=0.5),
+    }  # fmt: skip
+    for name, numbers in expected.items():
+        assert asdict(resolve(name)) | numbers == asdict(resolve(name)), name
+    mae = resolve("imagenet", PRETRAINING)
+    assert (mae.batch_size, mae.lr, mae.min_lr, mae.warmup, mae.warmup_lr) == (256, 1.5e-4, 0.0, 40, 0.0)
+    assert (mae.beta2, mae.weight_decay, mae.mixup, mae.erase, mae.mask_ratio) == (0.95, 0.05, 0.0, 0.0, 0.5)
+
+
+def test_no_number_may_be_negative_and_no_share_above_one():
+    shares = "shift flip policy mixup_probability erase label_smoothing layer_decay mask_ratio".split()
+    numbers = [entry.name for entry in fields(Recipe) if entry.type != "str"]
+    for name, value in [*((name, -1) for name in numbers), *((name, 1.5) for name in shares)]:
+        with pytest.raises(ValueError, match=f"^{name} must"):
+            resolve("digits", **{name: value})
+
+
+def test_pretraining_begins_with_nothing():
+    with pytest.raises(ValueError, match="init is for training, not for pre-training"):
+        resolve("digits", PRETRAINING, init="encoder")
+
+
+@pytest.mark.parametrize("recipes", [RECIPES, PRETRAINING], ids=["train", "pretrain"])
+def test_the_seed_is_that_of_the_weights(recipes):
+    one, again, other = (build(resolve("digits", recipes, seed=seed), 10).parameters() for seed in (1, 1, 2))
+    assert all(np.array_equal(a.data, b.data) for a, b in zip(one, again, strict=True))
+    assert any(not np.array_equal(a.data, b.data) for a, b in zip(one, other, strict=True))
+
+
+def test_the_seed_is_that_of_the_shuffling():
+    first = [command.data_of(resolve("digits", seed=seed))[0](0)[0][1] for seed in (1, 1, 2)]
+    assert np.array_equal(first[0], first[1]) and not np.array_equal(first[0], first[2])
+
+
+def test_what_a_model_says_of_its_data_is_asked_for(monkeypatch):
+    monkeypatch.setattr(command, "open_data", lambda name, root, **settings: settings)
+    assert command.data_of(resolve("tiny-imagenet"))["size"] == 64
+    asked = command.data_of(resolve("fashion-dvs", T=0, seed=5))
+    assert (asked["size"], asked["T"], asked["seed"]) == (32, 8, 5)  # T = 0: as many as the model has
+
+
+def test_the_seed_of_events_is_passed_on(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        "data_utils.datasets.open_events", lambda *_, **given: asked.update(given) or ([], [])
+    )
+    command.data_of(resolve("gesture", seed=5))
+    assert asked["seed"] == 5
+
+
+def test_a_split_is_said_where_there_is_more_than_one():
+    assert command.with_split(resolve("cifar10dvs")) == "cifar10dvs, split 90-10"
+    assert command.with_split(resolve("digits")) == "digits"
+
+
+@pytest.mark.parametrize("seconds, told", [(99, "99 s"), (100, "2 min"), (5900, "98 min"), (7200, "2.0 h")])
+def test_durations_are_said_as_people_do(seconds, told):
+    assert clock(seconds) == told
+
+
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("mnist", "load_mnist needs in"),
+        ("fashion-mnist", "load_fashion_mnist needs in"),
+        ("cifar10", "no CIFAR-10 in"),
+        ("cifar100", "no CIFAR-100 in"),
+    ],
+)
+def test_a_name_opens_its_own_set_in_the_root(tmp_path, name, told):
+    with pytest.raises(FileNotFoundError, match=f"^{told} {tmp_path}"):
+        open_data(name, str(tmp_path), batch_size=1)
+
+
+def test_cifars_classes_and_filling_are_its_own(monkeypatch):
+    pair = np.zeros((2, 32, 32, 3), np.uint8), np.arange(2)
+    for name, (_, classes) in list(datasets.CIFAR.items()):
+        monkeypatch.setitem(datasets.CIFAR, name, (lambda root: (pair, pair), classes))
+        train, _, found = open_data(name, batch_size=2)
+        assert found == SHAPES[name][-1] and train.augment.fill.tolist() == [125, 123, 114]  # 255 · the mean
+
+
+def test_image_folders_are_standardised_by_imagenets_numbers(tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    for part in ("train", "val"):
+        (tmp_path / part / "cat").mkdir(parents=True)
+        image.new("RGB", (40, 50), (255, 255, 255)).save(tmp_path / part / "cat" / "0.png")
+    train, test, _ = open_data("tiny-imagenet", str(tmp_path), batch_size=1, size=32)
+    white = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    for images, _ in (train(0)[0], next(iter(train)), next(iter(test))):
+        np.testing.assert_allclose(images, np.broadcast_to(white, (1, 32, 32, 3)), rtol=1e-5)
+    assert train.augment.fill.tolist() == [124, 116, 104]

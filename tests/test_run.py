@@ -4,10 +4,11 @@ import csv
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -863,3 +864,130 @@ def test_prefetching_changes_no_run(tmp_path, whole):
     test = Prefetch(loaders(recipe)[1])
     train(run, build(recipe, 10), batches, test, sample=next(iter(test))[0], progress=False)
     assert alike(end_of(tmp_path / "run"), whole["classify"])
+
+
+def test_a_name_is_made_durable_after_the_bytes(tmp_path, monkeypatch):
+    path, fsync, seen = tmp_path / "file", os.fsync, []
+
+    def note(descriptor):
+        seen.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    write_durably(path, b"content")
+    assert seen == [(False, False), (True, True)]  # the file before it has its name, the folder after
+
+
+def test_after_going_back_the_older_checkpoint_is_kept_again(tmp_path, capsys):
+    with pytest.raises(Crash):
+        session(tmp_path / "run", small(), (1, 2))
+    run = Run.open(tmp_path / "run")
+    cut(run.checkpoint)
+    with pytest.raises(Crash):
+        session(tmp_path / "run", small(), (1, 3))  # two steps, two checkpoints
+    steps = [run.read(path).training["progress"]["step"] for path in (run.previous, run.checkpoint)]
+    assert steps == [2, 3] and "going back" in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_its_optimizer_is_refused(tmp_path):
+    run = Run.create(tmp_path / "run", small())
+    save(build(run.recipe, 10), run.checkpoint, training={"recipe": asdict(run.recipe)})
+    with pytest.raises(FileFormatError, match="no training to go on with"):
+        run.read(run.checkpoint)
+
+
+def test_statistics_that_are_not_finite_are_not_saved(tmp_path):
+    run = Run.create(tmp_path / "run", small())
+    model = build(run.recipe, 10)
+    model.stem.stages[0].norm.running_var[0] = np.nan
+    with pytest.raises(FloatingPointError, match="first in stem.stages.0.norm.running_var"):
+        run.save(model, AdamW(model.parameters()), Progress(), {})
+    assert not run.checkpoint.exists()
+
+
+def test_a_recipe_is_noted_under_the_lock(tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+    folder = tmp_path / "run"
+
+    def another(self):
+        with (
+            pytest.raises(BlockingIOError, match="another process is training"),
+            Run(folder, small()).locked(),
+        ):
+            pass
+        seen.append(1)
+
+    seen = []
+    monkeypatch.setattr(Run, "note_recipe", another)
+    Run.create(folder, small())
+    assert seen == [1]
+
+
+def test_the_seed_is_that_of_the_masks(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "pretrain", lambda *_, rng, **options: rng.random())
+    for seed in (0, 1):
+        run = Run.create(tmp_path / str(seed), small("masked", seed=seed))
+        drawn = train(run, build(run.recipe, 10), None, None, progress=False)
+        assert drawn == backend.make_rng(seed).random()
+
+
+def test_a_run_and_its_evaluation_take_the_recipes_threads(tmp_path, monkeypatch, few):
+    asked = []
+    for module in (trainer, command):
+        monkeypatch.setattr(module, "set_threads", asked.append)
+    session(tmp_path / "run", small(epochs=1))
+    assert asked == [1]
+    main(["evaluate", str(tmp_path / "run")])
+    assert asked == [1, 1]
+
+
+def test_a_second_signal_acts_at_once():
+    with trainer.Signals() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_scheduler_is_told_that_its_signal_stopped_the_run(tmp_path, monkeypatch, capsys, few):
+    def stopped(*_, **options):
+        raise Stop(signal.SIGTERM, "epoch 1, step 2")
+
+    monkeypatch.setattr(command, "train", stopped)
+    assert main(["pretrain", "--data", "digits", "--out", str(tmp_path / "p")]) == 143  # 128 + SIGTERM
+    assert f"python -m minispike pretrain --resume {tmp_path / 'p'}" in capsys.readouterr().err
+
+
+def test_a_run_without_a_checkpoint_is_nothing_to_begin_with(tmp_path, capsys, few):
+    Run.create(tmp_path / "p", small("masked"))
+    arguments = ["--data", "digits", "--init", str(tmp_path / "p"), "--out", str(tmp_path / "run")]
+    assert main(["train", *arguments]) == 1
+    assert f"the run {tmp_path / 'p'} has no checkpoint yet to begin with" in capsys.readouterr().err
+
+
+def test_a_training_begins_with_the_older_encoder_where_the_newest_is_damaged(tmp_path, capsys):
+    session(tmp_path / "p", small("masked", epochs=1))
+    run = Run.open(tmp_path / "p")
+    cut(run.checkpoint)
+    model = build(small(model="spikformer_v2_1_64_digits", init=str(run.folder)), 10)
+    older = load(run.previous)
+    assert "going back to checkpoint.previous" in capsys.readouterr().err
+    assert np.array_equal(model.blocks[0].mlp.fc1.map.weight.data, older.blocks[0].mlp.fc1.map.weight.data)
+
+
+def test_a_run_cut_off_in_its_first_epoch_at_T_is_evaluated_there(tmp_path, few, capsys):
+    """The first of two epochs ran at T = 1; a checkpoint within the second is of a model at T = 3."""
+    with pytest.raises(Crash):
+        session(tmp_path / "run", small(T=3, single_step=0.5), (1, 2))
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    assert "after epoch 1 of 2 and 2 steps, at T = 3: " in capsys.readouterr().out
+
+
+def test_a_relative_init_is_kept_as_an_absolute_one_and_the_models_T_is_noted(tmp_path, monkeypatch, few):
+    monkeypatch.chdir(tmp_path)
+    session("p", small("masked", epochs=1))
+    monkeypatch.setattr(command, "train", lambda *_, **options: None)
+    model = ["--model", "spikformer_v2_1_64_digits", "--init", "p"]
+    assert main(["train", "--data", "digits", *model, "--out", "run"]) == 0
+    recipe = Run.open("run").recipe
+    assert recipe.init == str(tmp_path / "p") and recipe.T == 4

@@ -159,3 +159,24 @@ def test_the_camera_refuses_what_it_cannot_see(rng):
     ):
         with pytest.raises(ValueError, match="cannot simulate"):
             simulate(np.zeros((3, 3)), rng, **bad)
+
+
+def test_a_white_square_is_seen_as_the_law_has_it():
+    """log(1.1 / 0.1) / 0.2 = 11.99 thresholds; a travel of 4 is 2 pixels either way; three times 100 ms."""
+    events = simulate(np.ones((20, 20)), np.random.default_rng(0), noise_rate=0.0, refractory=0)
+    assert [(events[name].min(), events[name].max()) for name in "xy"] == [(5, 28), (5, 28)]  # 7 … 26 and 2
+    first = events[events["t"] < 100_000]  # to the right: the left edge goes dark, the right one lights up
+    net = np.zeros((34, 34), int)
+    np.add.at(net, (first["y"], first["x"]), np.where(first["p"], 1, -1))
+    assert net.max() == 11 and (net[7:23, 28] == 11).all() and net.min() == -11 == net[7:23, 5].max()
+    assert 290_000 < events["t"].max() <= 300_000
+
+
+def test_steps_that_do_not_divide_a_recording_still_see_all_of_it(rng):
+    events = simulate(picture(rng, (20, 20)), rng, noise_rate=0.0, step=70_000)
+    assert events["t"].max() > 280_000  # the last step is shorter
+
+
+def test_noise_lasts_as_long_as_the_recording(rng):
+    events = simulate(np.zeros((20, 20)), rng, noise_rate=20.0)
+    assert np.histogram(events["t"], 3, (0, 3 * SACCADE))[0].min() > 0.8 * len(events) / 3

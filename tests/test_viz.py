@@ -7,6 +7,7 @@ import pytest
 
 from minispike import create_model, viz
 from minispike.neuron import lif
+from minispike.profile import Row
 
 from .test_blocks import lively
 
@@ -132,3 +133,30 @@ def test_without_matplotlib_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'minispike\[lessons\]'"):
         viz.figure()
+
+
+def test_a_profiles_bars_are_its_layers():
+    rows = [Row("a.map", "Linear", 0.001, 0.002, 3.0), Row("a.norm", "BatchNorm", 0.003, 0.004, 5.0)]
+    _, (times, memory) = viz.figure(1, 2)
+    viz.profile_bars((times, memory), [*rows, Row("", "Reshape", 0.005, 0.0, 1.0)])
+    assert [text.get_text() for text in times.get_yticklabels()] == ["a", "the model"]
+    spans = [(bar.get_x(), bar.get_width()) for bar in times.patches]  # backward goes on where forward ends
+    np.testing.assert_allclose(spans, [(0, 4), (0, 5), (4, 6), (5, 0)])  # ms
+    assert [bar.get_width() for bar in memory.patches] == [8, 1]
+
+
+def test_energies_are_drawn_in_nanojoules_and_rates_in_percent():
+    _, (above, below) = viz.figure(2, 1)
+    viz.layer_bars((above, below), ["q"], ["mixer"], [0.25], {"paper": [3e-9], "events": [2e-9]})
+    assert above.patches[0].get_height() == 25
+    np.testing.assert_allclose([bar.get_height() for bar in below.patches[:2]], [3, 2])
+
+
+def test_spikes_are_drawn_at_their_time_and_neuron():
+    spikes = np.zeros((4, 9))
+    spikes[3, 7] = 1
+    _, (one, two) = viz.figure(1, 2)
+    viz.raster(one, spikes)
+    np.testing.assert_allclose(one.collections[0].get_segments()[0], [(3, 6.6), (3, 7.4)])
+    viz.membrane(two, np.array([0.1, 0.2, 0.3, 1.5]), spikes[:, 7], 1.0)
+    assert two.collections[0].get_offsets().tolist() == [[3, 1.5]]
