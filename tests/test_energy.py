@@ -446,3 +446,17 @@ def test_a_product_of_spikes_is_additions_at_any_price(rng):
     settled(lively(model, rng), x)
     products = [row for row in count(model, x, {"ac": 100.0, "mac": 0.1}).rows if row.op == "MatMul"]
     assert len(products) == 2 and all(row.events.mac == 0 < row.events.ac for row in products)
+
+
+def test_frames_bring_their_own_steps_to_the_count(rng):
+    four, three = (create_model("spikformer_1_64_digits", embed_dim=16, dtype="float64", T=T) for T in (4, 3))
+    frames = rng.standard_normal((3, 2, 8, 8, 1))
+    c = count(four, frames)
+    assert c.steps == 3 and c.macs() == count(three, frames[0]).macs()
+
+
+def test_analog_values_are_charged_dense_though_some_are_0(rng):
+    x = rng.standard_normal((2, 8, 8, 1)) * (rng.random((2, 8, 8, 1)) < 0.5)
+    row = count(create_model("spikformer_1_64_digits", embed_dim=16, dtype="float64"), x).rows[0]
+    assert row.kind == "analog" and row.rate < 0.7 and row.events.mac < 0.7 * row.macs
+    assert row.paper == row.strict == Operations(mac=4 * row.macs)

