@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy
 
-from data_utils.digits import load_digits
-from lessons.recipes import pretrain_on_digits, recorded, train_on_digits, train_on_few
+from data_utils.images.digits import load_digits
+from lessons.common import pretrain_on_digits, recorded, train_on_digits, train_on_few
 from minispike import Tensor, create_model, no_grad, trace
 from minispike.masked import masked_autoencoder
 

@@ -65,10 +65,10 @@ def inputs(task: str):
 
 def ours(task: str) -> Callable[[], object]:
     from minispike import Spiking, Tensor, create_model, lif, no_grad, ops, set_threads
-    from minispike.backend import keep_freed_memory
     from minispike.blocks.fourier import FourierMix
     from minispike.blocks.ssa import SSA
     from minispike.optim import AdamW
+    from minispike.parallel import keep_freed_memory
 
     set_threads(2)
     keep_freed_memory()  # as fit does
@@ -111,7 +111,7 @@ def theirs(task: str, compiled: bool = False) -> Callable[[], object]:
     import torch
     from spikingjelly.activation_based import functional
 
-    from tests import transcription
+    from tests.oracle import transcription
 
     torch.set_num_threads(2)
     torch.manual_seed(0)
@@ -162,7 +162,7 @@ def theirs(task: str, compiled: bool = False) -> Callable[[], object]:
 def FourierPeer(dim: int, kind: str):  # a class, made where torch is there
     import torch
 
-    from tests.transcription import jelly_lif
+    from tests.oracle.transcription import jelly_lif
 
     class Mixer(torch.nn.Module):
         def __init__(self):

@@ -14,12 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.ablations import FREE, machine
-from data_utils.digits import load_digits
+from data_utils.images.digits import load_digits
+from lessons.common import train_on_digits
 from lessons.event_machine import EventMachine
-from lessons.recipes import train_on_digits
-from minispike import create_model, evaluate, no_grad, viz
-from minispike.checkpoint import load, save
-from minispike.energy import COLUMNS, PARTS, PICOJOULES, count
+from minispike import create_model, evaluate, no_grad
+from minispike.files.checkpoint import load, save
+from minispike.measure import viz
+from minispike.measure.energy import COLUMNS, PARTS, PICOJOULES, count
 
 MIXERS = {  # name: (model, overrides)
     "ssa": ("spikformer_1_64_digits", {}),

@@ -18,8 +18,16 @@ from statistics import median
 import numpy as np
 
 from benchmarks.ablations import machine
-from data_utils.aedat import HEADER2, HEADER3, PACKET, read_aedat2, read_aedat3, write_aedat2, write_aedat3
-from data_utils.events import events_to_frames, make_events
+from data_utils.events.aedat import (
+    HEADER2,
+    HEADER3,
+    PACKET,
+    read_aedat2,
+    read_aedat3,
+    write_aedat2,
+    write_aedat3,
+)
+from data_utils.events.frames import events_to_frames, make_events
 
 PER_PACKET = 4096
 RESULTS = Path(__file__).parent / "results"

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.ablations import machine
-from minispike.checkpoint import read_safetensors
-from minispike.run import Run
+from minispike.files.checkpoint import read_safetensors
+from minispike.runs.folder import Run
 
 RESULTS = Path(__file__).parent / "results"
 RECIPE = "--recipe digits --T 1 --batch-size 32 --threads 1 --save-seconds 0".split()

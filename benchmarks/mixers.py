@@ -24,16 +24,17 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.ablations import machine, macs
-from minispike import Spiking, Tensor, create_model, no_grad, ops, viz
-from minispike.backend import keep_freed_memory
+from minispike import Spiking, Tensor, create_model, no_grad, ops
 from minispike.blocks.control import Identity, RandomMix
 from minispike.blocks.dwc import DWC
 from minispike.blocks.fourier import FourierMix
 from minispike.blocks.sasa import SASA, Channel, Global, Pool
 from minispike.blocks.ssa import SSA
 from minispike.blocks.wavelet import Mixture, WaveletMix
+from minispike.measure import viz
 from minispike.ops import transform
 from minispike.optim import AdamW
+from minispike.parallel import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results"
 D, HEADS = 384, 12

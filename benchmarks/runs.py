@@ -23,14 +23,15 @@ import numpy as np
 
 from benchmarks.ablations import machine
 from data_utils.download import cache_folder
-from data_utils.fashion_dvs import read_settings
-from minispike import no_grad, set_threads, viz
-from minispike.__main__ import data_of
-from minispike.energy import count
+from data_utils.events.fashion_dvs import read_settings
+from minispike import no_grad, set_threads
+from minispike.measure import viz
+from minispike.measure.energy import count
 from minispike.models import SpikingTransformer
-from minispike.recipes import PRETRAINING as MASKED
-from minispike.recipes import RECIPES, resolve
-from minispike.run import Run
+from minispike.runs.cli import data_of
+from minispike.runs.folder import Run
+from minispike.runs.recipes import PRETRAINING as MASKED
+from minispike.runs.recipes import RECIPES, resolve
 
 RESULTS = Path(__file__).parent / "results"
 COUNTED = 100  # test samples on which operations are counted

@@ -21,11 +21,12 @@ import numpy as np
 
 from benchmarks.ablations import machine, macs
 from benchmarks.mixers import in_turn
-from minispike import Module, Tensor, create_model, no_grad, ops, viz
-from minispike.backend import keep_freed_memory
+from minispike import Module, Tensor, create_model, no_grad, ops
 from minispike.configs import MODELS
 from minispike.masked import masked_autoencoder, random_visible
+from minispike.measure import viz
 from minispike.optim import AdamW
+from minispike.parallel import keep_freed_memory
 from minispike.visible import Visible
 
 RESULTS = Path(__file__).parent / "results"

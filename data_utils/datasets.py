@@ -12,14 +12,14 @@ from functools import partial
 
 import numpy as np
 
-from . import folders
-from .augment import normalise
-from .cifar import MEAN, load_cifar10, load_cifar100, prepare_cifar
-from .digits import load_digits
-from .event_sets import SETS, open_events
+from .events.sets import SETS, open_events
+from .images import folders
+from .images.augment import normalise
+from .images.cifar import MEAN, load_cifar10, load_cifar100, prepare_cifar
+from .images.digits import load_digits
+from .images.mnist import load_fashion_mnist, load_mnist
+from .images.pipeline import Pipeline
 from .loader import Loader, Until
-from .mnist import load_fashion_mnist, load_mnist
-from .pipeline import Pipeline
 
 STANDARDISED: dict[str, Callable] = {
     "fashion-mnist": load_fashion_mnist,

@@ -10,9 +10,10 @@ from math import tanh
 
 import numpy as np
 
-from minispike import Function, Tensor, check_grads, ops, to_device, to_host, viz
+from minispike import Function, Tensor, check_grads, ops, to_device, to_host
 from minispike.autograd import unbroadcast
 from minispike.backend import get_xp
+from minispike.measure import viz
 
 # %% [markdown]
 # ## By hand: one number at a time

@@ -11,7 +11,8 @@ from itertools import product
 
 import numpy as np
 
-from minispike import Tensor, check_grads, compare, lif, lif_unrolled, viz
+from minispike import Tensor, check_grads, compare, lif, lif_unrolled
+from minispike.measure import viz
 from minispike.surrogate import ATan, FastSigmoid, Rectangle, Sigmoid, Triangle
 
 # %% [markdown]

@@ -11,9 +11,10 @@ from functools import partial
 
 import numpy as np
 
-from data_utils.digits import load_digits
-from minispike import LIF, BatchNorm, Tensor, check_grads, compare, create_model, lif, ops, trace, viz
+from data_utils.images.digits import load_digits
+from minispike import LIF, BatchNorm, Tensor, check_grads, compare, create_model, lif, ops, trace
 from minispike.blocks.sps import SPS
+from minispike.measure import viz
 from minispike.ops import conv, pool
 
 # %% [markdown]

@@ -14,10 +14,11 @@ from math import prod
 
 import numpy as np
 
-from data_utils.digits import load_digits
-from lessons.recipes import wake
-from minispike import Tensor, check_grads, create_model, lif, ops, viz
+from data_utils.images.digits import load_digits
+from lessons.common import wake
+from minispike import Tensor, check_grads, create_model, lif, ops
 from minispike.blocks.ssa import SSA, attend
+from minispike.measure import viz
 from minispike.nn import LIF
 
 # %% [markdown]

@@ -9,9 +9,10 @@
 # %%
 import numpy as np
 
-from data_utils.digits import load_digits
-from lessons.recipes import recorded, train_on_digits
-from minispike import check_grads, create_model, ops, viz
+from data_utils.images.digits import load_digits
+from lessons.common import recorded, train_on_digits
+from minispike import check_grads, create_model, ops
+from minispike.measure import viz
 from minispike.surrogate import Rectangle, Sigmoid
 
 (images, labels), (test_images, test_labels) = load_digits()

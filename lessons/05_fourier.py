@@ -9,10 +9,11 @@
 # %%
 import numpy as np
 
-from data_utils.digits import load_digits
-from lessons.recipes import wake
-from minispike import LIF, Function, Spiking, check_grads, create_model, no_grad, ops, viz
+from data_utils.images.digits import load_digits
+from lessons.common import wake
+from minispike import LIF, Function, Spiking, check_grads, create_model, no_grad, ops
 from minispike.blocks.fourier import FourierMix
+from minispike.measure import viz
 
 # %% [markdown]
 # ## By hand

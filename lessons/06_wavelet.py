@@ -12,9 +12,10 @@ from functools import partial
 import numpy as np
 import pywt
 
-from data_utils.digits import load_digits
-from lessons.recipes import wake
-from minispike import Function, Tensor, check_grads, create_model, ops, viz
+from data_utils.images.digits import load_digits
+from lessons.common import wake
+from minispike import Function, Tensor, check_grads, create_model, ops
+from minispike.measure import viz
 from minispike.ops.transform import analysis
 
 # %% [markdown]

@@ -11,10 +11,11 @@ from functools import partial
 
 import numpy as np
 
-from data_utils.digits import load_digits
-from lessons.recipes import wake
-from minispike import LIF, Conv2d, Spiking, Tensor, check_grads, create_model, no_grad, ops, viz
+from data_utils.images.digits import load_digits
+from lessons.common import wake
+from minispike import LIF, Conv2d, Spiking, Tensor, check_grads, create_model, no_grad, ops
 from minispike.blocks.scs import SCS, Stage
+from minispike.measure import viz
 
 # %% [markdown]
 # ## One stage by hand

@@ -12,10 +12,11 @@
 # %%
 import numpy as np
 
-from data_utils.digits import load_digits
-from lessons.recipes import few_digits, pretrain_on_digits, recorded, train_on_few
-from minispike import BatchNorm, Conv2d, Spiking, Tensor, check_grads, create_model, no_grad, trace, viz
+from data_utils.images.digits import load_digits
+from lessons.common import few_digits, pretrain_on_digits, recorded, train_on_few
+from minispike import BatchNorm, Conv2d, Spiking, Tensor, check_grads, create_model, no_grad, trace
 from minispike.masked import masked_autoencoder, patch_moments, patchify, random_visible, unpatchify
+from minispike.measure import viz
 from minispike.visible import Visible
 
 NAME = "spikformer_v2_1_64_digits"

@@ -15,11 +15,12 @@ from functools import partial
 
 import numpy as np
 
-from data_utils.digits import load_digits
-from lessons.recipes import wake
-from minispike import LIF, Tensor, check_grads, create_model, lif, no_grad, trace, viz
+from data_utils.images.digits import load_digits
+from lessons.common import wake
+from minispike import LIF, Tensor, check_grads, create_model, lif, no_grad, trace
 from minispike.blocks.sasa import SASA, Channel, Global, Pool
 from minispike.blocks.ssa import SSA, attend, split_heads
+from minispike.measure import viz
 
 # %% [markdown]
 # ## By hand

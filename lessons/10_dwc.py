@@ -12,11 +12,12 @@ from functools import partial
 
 import numpy as np
 
-from data_utils.digits import load_digits
-from lessons.recipes import recorded, train_on_digits
-from minispike import LIF, Tensor, check_grads, create_model, lif, no_grad, ops, viz
+from data_utils.images.digits import load_digits
+from lessons.common import recorded, train_on_digits
+from minispike import LIF, Tensor, check_grads, create_model, lif, no_grad, ops
 from minispike.blocks.dwc import DWC
 from minispike.blocks.ssa import merge_heads
+from minispike.measure import viz
 
 # %% [markdown]
 # ## By hand, forward and backward

@@ -15,12 +15,13 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from scipy.ndimage import zoom
 
-from data_utils.aedat import HEADER2, read_aedat2, write_aedat2
-from data_utils.digits import load_digits
-from data_utils.events import events_to_frames
-from data_utils.simulator import crossings, moving, path, simulate
-from lessons.recipes import wake
-from minispike import Tensor, check_grads, create_model, no_grad, ops, viz
+from data_utils.events.aedat import HEADER2, read_aedat2, write_aedat2
+from data_utils.events.frames import events_to_frames
+from data_utils.events.simulator import crossings, moving, path, simulate
+from data_utils.images.digits import load_digits
+from lessons.common import wake
+from minispike import Tensor, check_grads, create_model, no_grad, ops
+from minispike.measure import viz
 
 # %% [markdown]
 # ## By hand

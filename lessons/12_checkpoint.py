@@ -18,11 +18,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from data_utils.digits import load_digits
-from minispike import create_model, viz
-from minispike.checkpoint import load, read_safetensors, save
-from minispike.interop import load_official, to_official
-from minispike.torchfile import read_torch
+from data_utils.images.digits import load_digits
+from minispike import create_model
+from minispike.files.checkpoint import load, read_safetensors, save
+from minispike.files.interop import load_official, to_official
+from minispike.files.torchfile import read_torch
+from minispike.measure import viz
 
 folder = TemporaryDirectory()
 here, images = Path(folder.name), load_digits()[0][0][:32]

@@ -10,11 +10,12 @@ import json
 
 import numpy as np
 
-from data_utils.digits import load_digits
+from data_utils.images.digits import load_digits
+from lessons.common import RESULTS, train_on_digits
 from lessons.event_machine import EventMachine
-from lessons.recipes import RESULTS, train_on_digits
-from minispike import Tensor, create_model, no_grad, ops, viz
-from minispike.energy import COLUMNS, PARTS, PICOJOULES, Operations, count
+from minispike import Tensor, create_model, no_grad, ops
+from minispike.measure import viz
+from minispike.measure.energy import COLUMNS, PARTS, PICOJOULES, Operations, count
 from minispike.ops.conv import Conv2d
 from minispike.ops.matmul import MatMul
 

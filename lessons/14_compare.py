@@ -13,9 +13,10 @@ from statistics import fmean as mean
 
 import numpy as np
 
-from lessons.recipes import RESULTS
-from minispike import create_model, viz
-from minispike.energy import COLUMNS, PARTS, count
+from lessons.common import RESULTS
+from minispike import create_model
+from minispike.measure import viz
+from minispike.measure.energy import COLUMNS, PARTS, count
 
 # %% [markdown]
 # ## By hand

@@ -22,11 +22,12 @@ arrives and gx the one that goes on.
 
 from . import ops, optim, surrogate
 from .autograd import Function, Tensor, no_grad, trace
-from .backend import set_threads, to_device, to_host
+from .backend import to_device, to_host
 from .gradcheck import check_grads, compare
 from .models import create_model, list_models
 from .neuron import lif, lif_unrolled
 from .nn import LIF, BatchNorm, Conv2d, DepthwiseConv2d, Linear, Module, Parameter, Spiking
+from .parallel import set_threads
 from .train import evaluate, fit
 
 __all__ = [

@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import fields
 
 from .autograd import Function, Tensor
-from .backend import parallel
 from .neuron import Constants, back_in_time, over_time
 from .ops.matmul import column_sums
 from .ops.norm import affine, statistics
+from .parallel import parallel
 
 
 class NormLIF(Function):

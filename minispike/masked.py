@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from .autograd import Tensor, expect
 from .backend import Array, get_device, get_xp, make_rng, to_device
-from .blocks.plain import LayerNorm, PlainBlock, positions
+from .blocks.decoder import LayerNorm, PlainBlock, positions
 from .blocks.scs import SCS
 from .blocks.ssa import SSA
 from .models import SpikingTransformer, build_model, check_images, configuration

@@ -26,8 +26,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .autograd import Function, Tensor, as_tensor, expect
-from .backend import parallel
 from .ops import stack
+from .parallel import parallel
 from .surrogate import Sigmoid, Surrogate, spike
 
 

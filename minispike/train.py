@@ -12,10 +12,11 @@ from math import isfinite
 from tqdm import tqdm
 
 from .autograd import Tensor, no_grad, trace
-from .backend import get_device, get_xp, keep_freed_memory, to_device, to_host
+from .backend import get_device, get_xp, to_device, to_host
 from .nn import BatchNorm, Module, mode
 from .ops import softmax_cross_entropy
 from .optim import SGD
+from .parallel import keep_freed_memory
 
 
 @dataclass

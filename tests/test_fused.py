@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from minispike import LIF, BatchNorm, Tensor, backend, check_grads, no_grad, ops, set_threads
+from minispike import LIF, BatchNorm, Tensor, check_grads, no_grad, ops, parallel, set_threads
 from minispike.fused import NormLIF, norm_lif
 from minispike.neuron import Constants
 from minispike.surrogate import ATan, Rectangle, Sigmoid
@@ -79,8 +79,8 @@ def test_its_gradients_are_the_finite_differences(rng, static, training):
 @pytest.mark.parametrize("static", [False, True])
 def test_large_arrays_in_float32(monkeypatch, threads, static):
     """Over many chunks: the spikes bit for bit, the gradients to float32's rounding, 2e-6 of the largest."""
-    monkeypatch.setattr(backend, "CHUNK_BYTES", 2**14)
-    before = backend.get_threads()
+    monkeypatch.setattr(parallel, "CHUNK_BYTES", 2**14)
+    before = parallel.get_threads()
     set_threads(threads)
     rng = np.random.default_rng(0)
     T, shape = (4, (1, 40, 9, 32)) if static else (1, (4, 40, 9, 32))
@@ -111,7 +111,7 @@ def layouts(a):
 
 @pytest.mark.parametrize("static", [False, True])
 def test_any_layout_twice_and_nothing_of_the_callers_is_written(rng, monkeypatch, static):
-    monkeypatch.setattr(backend, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(parallel, "CHUNK_BYTES", 1000)
     x, gy = rng.standard_normal((1 if static else 4, 3, 7, 5)), rng.standard_normal((4, 3, 7, 5))
     neuron = Constants(**vars(LIF(v_reset=-0.3, detach_reset=False)))
     own = dict(mean=x.mean((0, 1, 2)), var=x.var((0, 1, 2)), eps=1e-5, own=True)

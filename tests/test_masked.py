@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from minispike import BatchNorm, Conv2d, Spiking, Tensor, check_grads, create_model, no_grad, to_device
-from minispike.blocks.plain import LayerNorm, PlainBlock, gelu, positions, softmax
+from minispike.blocks.decoder import LayerNorm, PlainBlock, gelu, positions, softmax
 from minispike.blocks.scs import SCS
-from minispike.checkpoint import load, load_encoder, save
+from minispike.files.checkpoint import load, load_encoder, save
 from minispike.masked import (
     MaskedAutoencoder,
     masked_autoencoder,
@@ -19,7 +19,7 @@ from minispike.masked import (
 from minispike.optim import AdamW, layer_scales
 from minispike.visible import Visible
 
-from .test_blocks import SMOOTH, lively, naive_neuron, naive_norm
+from .blocks.test_blocks import SMOOTH, lively, naive_neuron, naive_norm
 
 SMALL = dict(embed_dim=16, num_heads=4, mlp_ratio=2)
 HALVES = [(False, True, False, False), (True, False, True, False)]

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from minispike import Tensor, check_grads, create_model, list_models, no_grad, ops, trace
-from minispike.checkpoint import load, save
+from minispike.files.checkpoint import load, save
 from minispike.nn import LIF
 from minispike.surrogate import ATan
 
-from .test_blocks import lively
+from .blocks.test_blocks import lively
 
 SMALL = dict(embed_dim=16, num_heads=4, mlp_ratio=2)
 PARAMETERS = {

@@ -143,7 +143,7 @@ def test_the_dtype_is_kept(rng, dtype, smooth):
 
 
 def test_many_neurons_over_chunks_and_threads(rng, monkeypatch):
-    monkeypatch.setattr("minispike.backend.CHUNK_BYTES", 4096)
+    monkeypatch.setattr("minispike.parallel.CHUNK_BYTES", 4096)
     x = 2 * rng.standard_normal((4, 3001)) + 1
     compare(lif, lif_unrolled, x)
 

@@ -6,7 +6,7 @@ import pytest
 from minispike import check_grads, create_model, no_grad, ops
 from minispike.surrogate import ATan, FastSigmoid, Sigmoid, Triangle
 
-from .test_blocks import lively
+from .blocks.test_blocks import lively
 
 pytestmark = pytest.mark.slow
 

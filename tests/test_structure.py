@@ -19,7 +19,11 @@ BESIDE = {
     "__init__": "interop",
     "__main__": "trainer",
 }  # how far each may look
-DATA = {"data_utils.digits", "data_utils.datasets", "data_utils.loader"}  # only the command line knows both
+DATA = {
+    "data_utils.images.digits",
+    "data_utils.datasets",
+    "data_utils.loader",
+}  # only the command line knows both
 AND = {
     "__init__": {"gradcheck"},
     "run": {"viz"},
@@ -72,7 +76,7 @@ def test_data_utils_and_minispike_do_not_know_each_other():
 
 def test_importing_needs_neither_cupy_nor_matplotlib_nor_scikit_learn_nor_pooch_nor_pillow():
     parts = [f"data_utils.{path.stem}" for path in (ROOT / "data_utils").glob("*.py")]
-    code = f"import sys, minispike, minispike.viz, {', '.join(parts)}; print(list(sys.modules))"
+    code = f"import sys, minispike, minispike.measure.viz, {', '.join(parts)}; print(list(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout

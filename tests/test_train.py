@@ -6,13 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from data_utils.batches import Batches
+from lessons.common import Batches
 from minispike import BatchNorm, Module, Parameter, Tensor, create_model, evaluate, fit, ops
 from minispike.backend import get_device, to_device
 from minispike.optim import SGD, AdamW, cosine_with_warmup
 from minispike.train import Progress, calibrate, count_correct
 
-from .test_blocks import lively
+from .blocks.test_blocks import lively
 
 SMALL = dict(embed_dim=16, num_heads=4, mlp_ratio=2, T=2)
 

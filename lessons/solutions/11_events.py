@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_utils.aedat import HEADER2, write_aedat2
-from data_utils.events import events_to_frames, make_events
-from data_utils.simulator import crossings, simulate
+from data_utils.events.aedat import HEADER2, write_aedat2
+from data_utils.events.frames import events_to_frames, make_events
+from data_utils.events.simulator import crossings, simulate
 
 # %% [markdown]
 # ★ log 1.1 − log 0.1 = log 11 = 2.398 holds θ eleven times; the twelfth would need 2.4.

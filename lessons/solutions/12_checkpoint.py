@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from minispike import create_model
-from minispike.interop import to_official
+from minispike.files.interop import to_official
 
 # %% [markdown]
 # ★ Bit 31 is the sign. The exponent of 1 is 127 = 0111 1111; with its largest bit, 30, it becomes 255, which

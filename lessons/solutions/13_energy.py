@@ -4,7 +4,7 @@
 # %%
 import numpy as np
 
-from minispike.energy import Operations
+from minispike.measure.energy import Operations
 from minispike.ops.matmul import MatMul
 
 # %% [markdown]

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from math import prod
 
 from ..autograd import Function, Tensor, expect
-from ..backend import Array, as_bytes, get_xp, parallel
+from ..backend import Array, get_xp
+from ..parallel import as_bytes, parallel
 from .matmul import check_bias, column_sums
 
 # ---------------------------------------------------------------- which output meets which input

@@ -10,7 +10,8 @@ from __future__ import annotations
 from math import prod
 
 from ..autograd import Function, Tensor, expect, unbroadcast
-from ..backend import Array, as_bytes, get_xp
+from ..backend import Array, get_xp
+from ..parallel import as_bytes
 
 # ---------------------------------------------------------------- batched product
 

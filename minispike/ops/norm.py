@@ -13,7 +13,8 @@ which says: take from gy its mean and its part along x̂, the two directions tha
 from __future__ import annotations
 
 from ..autograd import Function, Tensor, expect
-from ..backend import Array, get_xp, parallel
+from ..backend import Array, get_xp
+from ..parallel import parallel
 from .matmul import column_sums
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from ..autograd import Function, Tensor, expect
-from ..backend import parallel
+from ..parallel import parallel
 from .conv import check_window, out_size, taps
 
 

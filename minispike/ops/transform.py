@@ -16,7 +16,8 @@ from math import log2, prod
 import pywt
 
 from ..autograd import Function, Tensor, expect
-from ..backend import HOST, Array, get_device, get_threads, get_xp
+from ..backend import HOST, Array, get_device, get_xp
+from ..parallel import get_threads
 
 # ---------------------------------------------------------------- Fourier
 

@@ -1,1 +1,1 @@
-"""Values, files and a run that an earlier version made, and that every later version must reproduce or read."""
+"""Values, files and a run of an earlier version, which every later version must reproduce or read."""

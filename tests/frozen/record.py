@@ -19,10 +19,10 @@ from zlib import crc32
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from data_utils.digits import load_digits
+from data_utils.images.digits import load_digits
 from minispike import create_model, list_models, ops, optim
-from minispike.__main__ import main
 from minispike.masked import masked_autoencoder, random_visible
+from minispike.runs.cli import main
 
 HERE = Path(__file__).parent
 FRAMES, MASKED = "spikformer_2_64_fashion_dvs", "masked spikformer_v2_1_64_digits"

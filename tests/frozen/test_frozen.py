@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from data_utils.digits import load_digits
+from data_utils.images.digits import load_digits
 from minispike import no_grad
-from minispike.__main__ import main
-from minispike.checkpoint import load
+from minispike.files.checkpoint import load
 from minispike.masked import random_visible
+from minispike.runs.cli import main
 
 from . import record
 from .record import CASES, HERE
@@ -20,7 +20,7 @@ FILES = sorted(path.stem for path in (HERE / "models").glob("*.safetensors"))
 
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_and_gradients_in_float64_are_those_recorded(case):
-    """To 1e-8 of the largest gradient entry, on every processor: about 1e-13 is what BLAS kernels differ by."""
+    """To 1e-8 of the largest gradient entry, on every processor; BLAS kernels differ by about 1e-13."""
     with np.load(HERE / "values.npz") as arrays:
         frozen = {key.split("|")[1]: arrays[key] for key in arrays.files if key.split("|")[0] == case}
     found = record.values(case)

@@ -1,0 +1,209 @@
+"""CIFAR-10 and CIFAR-100 in their binary version: 50,000 + 10,000 colour images of 32×32.
+
+A file is records of one length: the label (CIFAR-100: a coarse and a fine one), a byte each, then 1,024 bytes
+of red, 1,024 of green, 1,024 of blue, row-major. The "python version" of the same data is pickles, which can
+execute anything when opened, and is not read.
+"""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..download import fetch
+from ..errors import DataFileError
+from .augment import normalise
+
+URL = "https://www.cs.toronto.edu/~kriz/"
+PIXELS = 3 * 32 * 32
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of a data set; labels: how many values each of a record's label bytes can take."""
+
+    name: str
+    folder: str
+    archive: str
+    md5: str
+    labels: tuple[int, ...]
+    train: tuple[str, ...]
+    train_records: int  # in each of these files
+    test: str
+    test_records: int = 10_000
+
+    def sizes(self) -> dict[str, int]:
+        """Return the length of each file in bytes."""
+        record = len(self.labels) + PIXELS
+        return dict.fromkeys(self.train, self.train_records * record) | {
+            self.test: self.test_records * record
+        }
+
+
+CIFAR10 = Layout(
+    "CIFAR-10",
+    "cifar-10-batches-bin",
+    "cifar-10-binary.tar.gz",
+    "c32a1d4ab5d03f1284b67883e8d87530",
+    labels=(10,),
+    train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+    train_records=10_000,
+    test="test_batch.bin",
+)
+CIFAR100 = Layout(
+    "CIFAR-100",
+    "cifar-100-binary",
+    "cifar-100-binary.tar.gz",
+    "03b5dce01913d631647c71ecec9e9cb8",
+    labels=(20, 100),
+    train=("train.bin",),
+    train_records=50_000,
+    test="test.bin",
+)
+
+Split = tuple[np.ndarray, np.ndarray]
+
+
+def load_cifar10(root: str | Path | None = None) -> tuple[Split, Split]:
+    """Return (train_images, train_labels), (test_images, test_labels): uint8 [n, 32, 32, 3], int64 [n].
+
+    root: the binary version's folder, the one that holds it or its .tar.gz, or that archive itself, which is
+    read where it lies (nothing is extracted). Without it: the cache, then a download of 170 MB.
+    Bytes: the training policy works on them, and floats are four times as large. See `prepare_cifar`.
+    Raises DataFileError for files of a wrong size or label, and for the Python version.
+    """
+    return _load(CIFAR10, root)
+
+
+def load_cifar100(root: str | Path | None = None) -> tuple[Split, Split]:
+    """Return CIFAR-100 as load_cifar10 does, with the 100 fine labels."""
+    return _load(CIFAR100, root)
+
+
+# ---------------------------------------------------------------- preparation
+
+MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # CIFAR-10's; ours: for both
+
+
+def prepare_cifar(images: np.ndarray) -> np.ndarray:
+    """Standardise bytes [n, 32, 32, 3] for the model: evaluation's whole preparation."""
+    return normalise(images, MEAN, DEVIATION)
+
+
+# ---------------------------------------------------------------- files
+
+
+def read_records(data: bytes, path: str | Path, labels: tuple[int, ...]) -> Split:
+    """Return uint8 [n, 32, 32, 3] and int64 [n] (the last label) of a file's records; path is for errors."""
+    length = len(labels) + PIXELS
+    if len(data) % length:
+        raise DataFileError(path, len(data), "the file ends within a record", f"records of {length:,} bytes")
+    records = np.frombuffer(data, np.uint8).reshape(-1, length)
+    for column, count in enumerate(labels):
+        wrong = records[:, column] >= count
+        if wrong.any():
+            first = int(wrong.argmax())
+            found = f"label {records[first, column]}"
+            raise DataFileError(path, first * length + column, found, f"0 to {count - 1}")
+    planes = records[:, len(labels) :].reshape(-1, 3, 32, 32)
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, len(labels) - 1].astype("int64")
+
+
+def _load(layout: Layout, root: str | Path | None) -> tuple[Split, Split]:
+    if root is None:
+        call = f"load_{layout.name.replace('-', '').lower()}"
+        root = fetch(layout.folder, URL, {layout.archive: layout.md5}, call)
+    place = _find(layout, Path(root))
+    read = _read_folder if place.is_dir() else _read_archive
+    files = {name: read_records(data, place / name, layout.labels) for name, data in read(layout, place)}
+    train = [files[name] for name in layout.train]
+    images, labels = (np.concatenate(parts) for parts in zip(*train, strict=True))
+    return (images, labels), files[layout.test]
+
+
+def _find(layout: Layout, root: Path) -> Path:
+    """Return the folder that holds the files, or the archive."""
+    if root.is_file():
+        return root
+    for folder in (root, root / layout.folder):
+        if (folder / layout.test).is_file():
+            return folder
+    if (root / layout.archive).is_file():
+        return root / layout.archive
+    python = layout.folder.split("-b")[0]  # cifar-10, cifar-100
+    names = (f"{python}-batches-py", f"{python}-python", f"{python}-python.tar.gz")
+    for path in (root / layout.test.removesuffix(".bin"), *(root / name for name in names)):
+        if path.exists():
+            raise _python_version(layout, path)
+    raise FileNotFoundError(
+        f"no {layout.name} in {root}: expected there {', '.join(layout.sizes())}, or the folder "
+        f"{layout.folder} with them, or {layout.archive} from {URL}{layout.archive}"
+    )
+
+
+def _python_version(layout: Layout, path: Path) -> DataFileError:
+    where = f"the binary version, {URL}{layout.archive}"
+    return DataFileError(path, None, f"{layout.name}'s Python version: pickles, which are not read", where)
+
+
+def _read_folder(layout: Layout, folder: Path):
+    for name, size in layout.sizes().items():
+        path = folder / name
+        if not path.is_file():
+            raise FileNotFoundError(f"{layout.name} lacks {path}; needed: {', '.join(layout.sizes())}")
+        found = path.stat().st_size
+        if found != size:
+            raise DataFileError(path, min(found, size), f"a file of {found:,} bytes", f"{size:,}")
+        yield name, path.read_bytes()
+
+
+# ---------------------------------------------------------------- the archive
+
+
+def _read_archive(layout: Layout, path: Path):
+    """Yield (name, bytes) of each file. Members go to memory: no name in the archive can reach the disk."""
+    sizes = layout.sizes()
+    wanted = {f"{layout.folder}/{name}": name for name in sizes}
+    limit = sum(sizes.values()) + 2**20  # for the tar headers and a page of text
+    with path.open("rb") as file, gzip.GzipFile(fileobj=file) as unpacked:
+        stream = _Limited(unpacked, limit, path)
+        try:
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for member in archive:
+                    if "-batches-py/" in member.name or "-python/" in member.name:
+                        raise _python_version(layout, path)
+                    name = wanted.pop(member.name, None)
+                    if name and not (member.isreg() and member.size == sizes[name]):
+                        kind = "" if member.isreg() else ", no plain file"
+                        found = f"{member.name}{kind} of {member.size:,} bytes"
+                        raise DataFileError(path, member.offset, found, f"a file of {sizes[name]:,}")
+                    if name:
+                        yield name, archive.extractfile(member).read()
+            while stream.read(2**20):  # to the end, where gzip's checksum is
+                pass
+        except DataFileError:
+            raise
+        except Exception as error:  # gzip, zlib and tarfile each fail in ways of their own
+            found = f"a damaged archive ({type(error).__name__}: {error})"
+            raise DataFileError(path, stream.position, found, layout.archive) from error
+    if wanted:
+        found = f"the archive ends without {', '.join(wanted.values())}"
+        raise DataFileError(path, stream.position, found, ", ".join(sizes))
+
+
+class _Limited:
+    """A stream that refuses to unpack more than the data set can have: gzip can hide a thousandfold."""
+
+    def __init__(self, file, limit: int, path: Path):
+        self.file, self.limit, self.path, self.position = file, limit, path, 0
+
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        self.position += len(data)
+        if self.position > self.limit:
+            raise DataFileError(self.path, self.limit, "the archive goes on", f"{self.limit:,} bytes at most")
+        return data

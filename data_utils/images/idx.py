@@ -1,0 +1,68 @@
+"""IDX, the format of MNIST and its family: a header of sizes, then bytes in row-major order.
+
+    2 bytes of zero | 0x08 for unsigned bytes | number of dimensions d | d sizes, big-endian u4 | the bytes
+
+The files come gzipped. A gzip stream can unpack to a thousand times its size, so the header decides: no more
+is unpacked than it announces and one byte, and memory grows with what has come, not with what was announced.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from math import prod
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from ..errors import DataFileError
+
+CHUNK = 2**16
+GZIP_RATIO = 1032  # a deflate stream holds at most this many bytes in one of its own
+
+
+def read_idx(path: str | Path, ndim: int) -> np.ndarray:
+    """Return the uint8 array of an IDX file, plain or gzipped: [n, rows, columns] for ndim 3, [n] for 1.
+
+    Raises DataFileError for another kind of file, another ndim, and for any byte too few, too many or damaged
+    (a plain file has no checksum: there, changed pixels cannot be noticed).
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        zipped = file.peek(2)[:2] == b"\x1f\x8b"
+        if not zipped:
+            return _read(file, path, ndim, most=size)
+        with gzip.GzipFile(fileobj=file) as unpacked:
+            try:
+                return _read(unpacked, path, ndim, most=size * GZIP_RATIO)
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                found = f"damaged gzip data ({error})"
+                raise DataFileError(path, unpacked.tell(), found, "a complete gzip stream") from error
+
+
+def _read(file: BinaryIO, path: Path, ndim: int, most: int) -> np.ndarray:
+    """Read header and bytes; `most` is what the file can hold at all."""
+    magic = file.read(4)
+    expected = bytes([0, 0, 8, ndim])
+    if magic != expected:
+        raise DataFileError(path, 0, f"starts with {magic.hex(' ') or 'nothing'}", expected.hex(" "))
+    header = file.read(4 * ndim)
+    if len(header) < 4 * ndim:
+        raise DataFileError(path, 4 + len(header), "the file ends in its header", f"{ndim} sizes of 4 bytes")
+    shape = np.frombuffer(header, ">u4").tolist()
+    start, length = 4 + 4 * ndim, prod(shape)
+    if start + length > most:
+        raise DataFileError(path, 4, f"sizes {shape}", f"at most {most:,} bytes, all that the file can hold")
+    data = bytearray()
+    while len(data) <= length:
+        piece = file.read1(min(CHUNK, length + 1 - len(data)))
+        if not piece:
+            break
+        data += piece
+    if len(data) < length:
+        raise DataFileError(path, start + len(data), "the file ends", f"{length:,} bytes for {shape}")
+    if len(data) > length:
+        raise DataFileError(path, start + length, "more bytes follow", f"{length:,} bytes for {shape}")
+    return np.frombuffer(data, np.uint8).reshape(shape)

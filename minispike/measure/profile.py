@@ -1,0 +1,112 @@
+"""Where a training step's time and memory go, layer by layer, seen through `trace`.
+
+An op's forward time runs from the end of the op before it, so what a module does between two ops counts too.
+What an op keeps is what it holds for backward until backward reaches it; an array that two ops keep counts
+once, for the first.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+
+from ..autograd import trace
+from ..backend import is_array
+from ..models import SpikingTransformer
+from ..nn import mode
+from ..ops import softmax_cross_entropy
+
+
+@dataclass
+class Row:
+    """One op of one layer: seconds forward and backward, a step, and MiB kept in between."""
+
+    path: str
+    op: str
+    forward: float = 0.0
+    backward: float = 0.0
+    kept: float = 0.0
+
+
+def profile(model: SpikingTransformer, x, labels, steps: int = 3) -> list[Row]:
+    """Run training steps (forward, loss, backward) and return a row for each layer's op, in running order.
+
+    x: images [B, H, W, C] or frames [T, B, H, W, C].    labels: [B].    steps: how many are averaged, after
+    one that does not count. The model's gradients are left in place, nothing else of it is changed.
+    For the CPU: a GPU works on after an op has returned, and the clock would see little of it.
+    """
+    rows: dict[tuple[str, str], Row] = {}
+    weights = {path for path, _ in model.named_parameters()}
+    buffers = {path: array for path, array in model.state_dict().items() if path not in weights}
+    before = {path: array.copy() for path, array in buffers.items()}
+    with mode(model, training=True):
+        for step in range(steps + 1):
+            if step == 1:
+                rows.clear()
+            watch = _Watch(rows)
+            with trace(watch):
+                loss = softmax_cross_entropy(model(x), labels)
+            for parameter in model.parameters():
+                parameter.grad = None
+            loss.backward()
+    for path, array in buffers.items():
+        array[...] = before[path]
+    for row in rows.values():
+        for name, _ in FIELDS:
+            setattr(row, name, getattr(row, name) / steps)
+    return list(rows.values())
+
+
+class _Watch:
+    """What `trace` calls: reads the clock after each op, and wraps its backward to do the same there."""
+
+    def __init__(self, rows: dict[tuple[str, str], Row]):
+        self.rows, self.seen, self.last = rows, set(), time.perf_counter()
+
+    def __call__(self, function, inputs, output, path):
+        now, op = time.perf_counter(), type(function).__name__
+        row = self.rows.setdefault((path, op), Row(path, op))
+        row.forward += now - self.last
+        for value in vars(function).values():
+            if is_array(value) and value.ndim:
+                array = value if value.base is None else value.base
+                row.kept += 0 if id(array) in self.seen else array.nbytes / 2**20
+                self.seen.add(id(array))
+        backward = function.backward
+
+        def timed(gy):
+            start = time.perf_counter()
+            gx = backward(gy)
+            row.backward += time.perf_counter() - start
+            return gx
+
+        function.backward = timed
+        self.last = time.perf_counter()
+
+
+# ---------------------------------------------------------------- showing
+
+
+def table(rows: list[Row]) -> str:
+    """Return the rows as aligned text, with the totals by op and of all."""
+    wide = max(len(row.path) for row in rows) + 1
+
+    def line(path, op, forward, backward, kept):
+        return f"{path:<{wide}} {op:<20} {forward:>9} {backward:>9} {kept:>9}"
+
+    def numbers(of):
+        return (f"{sum(getattr(row, name) for row in of) * scale:.1f}" for name, scale in FIELDS)
+
+    lines = [line("layer", "op", "fwd ms", "bwd ms", "kept MiB")]
+    lines += [line(row.path, row.op, *numbers([row])) for row in rows]
+    for op in dict.fromkeys(row.op for row in rows):
+        lines.append(line("all", op, *numbers([row for row in rows if row.op == op])))
+    return "\n".join([*lines, line("all", "", *numbers(rows))])
+
+
+FIELDS = (("forward", 1e3), ("backward", 1e3), ("kept", 1))
+
+
+def as_dicts(rows: list[Row]) -> list[dict]:
+    """Return the rows as plain numbers, for JSON."""
+    return [asdict(row) for row in rows]

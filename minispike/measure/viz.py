@@ -1,0 +1,223 @@
+"""Pictures of what happens inside: rasters, membranes, attention maps, all through `trace`.
+
+The drawing functions take matplotlib axes and plain host arrays, so they fit into any figure of yours.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..autograd import no_grad, trace
+from ..backend import Array, to_host
+from ..neuron import LIF
+from ..nn import Module, mode
+
+INK, BLUE, ORANGE, GREEN, GREY = "#222222", "#2a6fbb", "#e07b28", "#3a9a5b", "#9a9a9a"
+
+# ---------------------------------------------------------------- look inside
+
+
+def spikes_of(model: Module, x) -> dict[str, Array]:
+    """Run the model once in eval mode; return each neuron layer's spikes [T, …] by path, in running order."""
+    found: dict[str, Array] = {}
+
+    def look(function, inputs, output, path):
+        if isinstance(function, LIF):
+            found[path] = to_host(output.data)
+
+    with mode(model, training=False), no_grad(), trace(look):
+        model(x)
+    return found
+
+
+def firing_rates(model: Module, x, batch_size: int | None = None) -> dict[str, float]:
+    """Return the share of neurons and steps that fire, for every neuron layer, by path.
+
+    batch_size: how many samples the model takes at a time, None for all; no more is held in memory.
+    """
+    rates: dict[str, float] = {}
+    n = x.shape[-4]  # of [B, H, W, C] and of frames [T, B, H, W, C]
+
+    def look(function, inputs, output, path):
+        if isinstance(function, LIF):
+            rates[path] = rates.get(path, 0.0) + piece.shape[-4] / n * float(output.data.mean())
+
+    for first in range(0, n, batch_size or n):
+        piece = x[..., first : first + (batch_size or n), :, :, :]
+        with mode(model, training=False), no_grad(), trace(look):
+            model(piece)
+    return rates
+
+
+def attention_map(spikes: dict[str, Array], mixer: str, num_heads: int) -> Array:
+    """Return Q Kᵀ of one SSA as counts [T, B, heads, N, N], from the spikes that `spikes_of` found.
+
+    mixer: the SSA's path, for example "blocks.0.mixer".
+    """
+    found = (spikes[f"{mixer}.{name}.neuron"] for name in "qk")  # [T, B, N, D] each
+    q, k = (each.reshape(*each.shape[:3], num_heads, -1) for each in found)  # [T, B, N, h, d]
+    return q.transpose(0, 1, 3, 2, 4) @ k.transpose(0, 1, 3, 4, 2)
+
+
+# ---------------------------------------------------------------- draw
+
+
+def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (9, 4), **kwargs):
+    """Return (figure, axes) in the lessons' style; kwargs as matplotlib's Figure.subplots."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("pictures need matplotlib: pip install 'minispike[lessons]'") from error
+    fig = Figure(figsize=size, dpi=150, layout="constrained")
+    axes = fig.subplots(rows, columns, **kwargs)
+    for ax in fig.axes:
+        ax.spines[["top", "right"]].set_visible(False)
+    return fig, axes
+
+
+def save(fig, name: str) -> Path:
+    """Write figures/<name>.png under the current directory, print and return its path."""
+    path = Path("figures") / f"{name}.png"
+    path.parent.mkdir(exist_ok=True)
+    fig.savefig(path)
+    print(f"figure: {path}")
+    return path
+
+
+def raster(ax, spikes: Array, title: str = "") -> None:
+    """Draw spikes [T, neurons] as ticks: time to the right, a row a neuron, the firing rate in the title."""
+    T, n = spikes.shape
+    t, neuron = spikes.nonzero()
+    ax.vlines(t, neuron - 0.4, neuron + 0.4, color=INK, linewidth=min(8, max(1.6, 48 / T)))
+    ax.set(xlim=(-0.5, T - 0.5), ylim=(n - 0.5, -0.5), xlabel="time step", ylabel="neuron")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set_title(f"{title}  ({spikes.mean():.0%} fire)" if title else f"{spikes.mean():.0%} fire")
+
+
+def membrane(ax, h: Array, spikes: Array, v_threshold: float, title: str = "") -> None:
+    """Draw one neuron's membrane potential h [T] before the reset, the threshold, and where it fired."""
+    ax.plot(h, color=BLUE, marker="o", markersize=3)
+    ax.axhline(v_threshold, color=GREY, linestyle="--", linewidth=1, label="threshold")
+    fired = spikes.nonzero()[0]
+    ax.scatter(fired, h[fired], color=ORANGE, zorder=3, label="spike")
+    ax.set(xlabel="time step", ylabel="membrane H", title=title)
+
+
+def heat(ax, values: Array, title: str = "", *, xlabel: str = "", ylabel: str = "", cmap: str = "viridis"):
+    """Draw a matrix as an image with its colour bar."""
+    image = ax.imshow(values, cmap=cmap, interpolation="nearest", aspect="auto")
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    ax.figure.colorbar(image, ax=ax, shrink=0.85)
+    return image
+
+
+def attention_over(ax, image: Array, weights: Array, token: int, title: str = "") -> None:
+    """Lay one token's attention, weights [N] over a square grid, on the image [H, W] it came from."""
+    side, (height, width) = round(len(weights) ** 0.5), image.shape
+    ax.imshow(image, cmap="gray_r")
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    grid = weights.reshape(side, side)
+    colours = dict(cmap="Oranges", vmin=0, vmax=1.6)
+    ax.imshow(grid * 0 + 1, alpha=0.75 * grid / max(grid.max(), 1e-9), extent=extent, **colours)
+    row, column = divmod(token, side)
+    x = [at * width / side - 0.5 for at in (column, column + 1)]
+    y = [at * height / side - 0.5 for at in (row, row + 1)]
+    ax.plot([x[0], x[1], x[1], x[0], x[0]], [y[0], y[0], y[1], y[1], y[0]], color=BLUE, linewidth=2)
+    ax.set(xticks=[], yticks=[], title=title)
+
+
+PARTS = {"stem": ORANGE, "mixer": BLUE, "mlp": GREEN, "head": GREY}
+
+
+def layer_bars(axes, labels: list[str], parts: list[str], rates: list[float], joules: dict) -> None:
+    """Draw two charts with a bar a layer: the rate that enters above, energy in nJ below.
+
+    parts: each layer's part of the model, a key of PARTS, which gives its colour.
+    joules: {what is counted: energies}; the first is drawn pale and wide, the second full and narrow on it.
+    """
+    above, below = axes
+    places, colors = range(len(labels)), [PARTS[part] for part in parts]
+    above.bar(places, [100 * rate for rate in rates], color=colors)
+    above.set(ylabel="rate entering, %", ylim=(0, 125), yticks=(0, 25, 50, 75, 100), xticks=places)
+    above.set_xticklabels([])
+    for values, alpha, width in zip(joules.values(), (0.35, 1), (0.85, 0.45), strict=False):
+        below.bar(places, [1e9 * value for value in values], width, color=colors, alpha=alpha)
+    below.set(ylabel="energy of an image, nJ")
+    times = [
+        labels[: i + 1].count(label) if labels.count(label) > 1 else "" for i, label in enumerate(labels)
+    ]
+    labels = [f"{label} {time}".rstrip() for label, time in zip(labels, times, strict=True)]
+    below.set_xticks(places, labels, rotation=90, fontsize=8)
+    for part, color in PARTS.items():
+        above.bar(0, 0, color=color, label=part)
+    for name, alpha in zip(joules, (0.35, 1), strict=False):
+        below.bar(0, 0, color=INK, alpha=alpha, label=name)
+    for ax in axes:
+        ax.set_xlim(-0.6, len(labels) - 0.4)
+        ax.legend(frameon=False, ncols=4)
+
+
+def profile_bars(axes, rows) -> None:
+    """Draw profile.Rows as two charts with a bar a layer: milliseconds forward and backward; MiB kept.
+
+    The ops of a brick count together.
+    """
+    times, memory = axes
+    layers: dict[str, list] = {}
+    for row in rows:
+        place, _, part = row.path.rpartition(".")
+        layer = place if part in ("map", "norm", "neuron") else row.path
+        layers.setdefault(layer or "the model", []).append(row)
+    forward, backward, kept = (
+        [sum(getattr(row, name) for row in inside) for inside in layers.values()]
+        for name in ("forward", "backward", "kept")
+    )
+    places = range(len(layers))
+    times.barh(places, [1e3 * t for t in forward], color=BLUE, label="forward")
+    ends = [1e3 * t for t in forward]
+    times.barh(places, [1e3 * t for t in backward], left=ends, color=ORANGE, label="backward")
+    times.set_yticks(places, layers)
+    times.set(xlabel="milliseconds a training step", ylim=(len(layers) - 0.4, -0.6))
+    times.legend(frameon=False)
+    memory.barh(places, kept, color=GREEN)
+    memory.set(xlabel="MiB kept for backward")
+
+
+def curves(axes, history: list[dict]) -> None:
+    """Draw a training's records: the loss, and on a second of the axes the accuracy, in train and in test.
+
+    What is called train is the mean over an epoch in which the model learns, on images as augmented and
+    against smoothed labels: it is often worse than test.
+    """
+    epochs = [record["epoch"] for record in history]
+    for ax, name, scale, unit in zip(axes, ("loss", "accuracy"), (1, 100), ("", ", %"), strict=False):
+        for key, color, label in ((name, BLUE, "train, while learning"), (f"test_{name}", ORANGE, "test")):
+            if key in history[-1]:
+                values = [scale * record[key] for record in history]
+                marker = "o" if len(epochs) < 40 else ""
+                ax.plot(epochs, values, marker=marker, markersize=4, color=color, linewidth=2)
+                last = f"{label}: {values[-1]:.1f}" if unit else f"{label}: {values[-1]:.2f}"
+                ax.plot([], [], color=color, linewidth=2, label=last)
+        ax.set(xlabel="epoch", ylabel=f"{name}{unit}")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.legend(frameon=False, loc="lower right" if unit else "upper right")
+
+
+def rate_bars(ax, rates: dict[str, float], before: dict[str, float], now: str, then: str) -> None:
+    """Draw each neuron layer's firing rate as a bar in its part's colour, with a mark for an earlier one.
+
+    rates, before: by path, as `firing_rates` gives them.    now, then: what the two are called.
+    """
+    places = range(len(rates))
+    parts = [next((part for part in PARTS if part in path.split(".")), "head") for path in rates]
+    percent, earlier = ([100 * each[path] for path in rates] for each in (rates, before))
+    ax.barh(places, percent, color=[PARTS[part] for part in parts])
+    ax.scatter(earlier, places, marker="|", s=120, color=INK, label=then)
+    for place, value in zip(places, percent, strict=True):  # in a column at the right
+        ax.text(1, place, f"{value:.1f}", transform=ax.get_yaxis_transform(), ha="right", va="center")
+    for part in dict.fromkeys(parts):
+        ax.barh(0, 0, color=PARTS[part], label=f"{part}, {now}")
+    ax.set_yticks(places, [path.removesuffix(".neuron").removeprefix("blocks.") for path in rates])
+    ax.set(xlim=(0, 1.15 * max(*percent, *earlier, 1)), ylim=(len(rates) - 0.4, -0.6))
+    ax.set_xlabel("neurons and steps that fire, %")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

@@ -1,0 +1,126 @@
+"""Threads, bytes and memory: what makes array code fast on a processor, and changes no result.
+
+`parallel` splits a loop over range(n) into one span per thread, and each span into chunks that fit the cache.
+NumPy releases the interpreter's lock inside its loops, so plain Python threads are enough.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from functools import cache
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from .backend import HOST, Array, get_xp
+
+# ---------------------------------------------------------------- threads
+
+CHUNK_BYTES = 4 * 1024 * 1024  # what one step of a chunked loop touches: cached, and with few hand-overs
+_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_threads(n: int) -> None:
+    """Use `n` threads from now on, in our own loops and in BLAS. Results depend on `n` only by rounding."""
+    global _threads
+    if n < 1:
+        raise ValueError(f"set_threads needs n >= 1, got {n}")
+    _threads = int(n)
+    _blas().limit(limits=_threads, user_api="blas")
+
+
+def get_threads() -> int:
+    """Return the number of threads in use."""
+    return _threads
+
+
+def parallel(work: Callable[[list[slice]], Any], n: int, bytes_each: int, like: Array) -> list:
+    """Cut range(n) into a span a thread, each span into cache-sized chunks; return the spans' `work(chunks)`.
+
+    `bytes_each` is the memory one index touches. A device array gets a single span and, up to 1 GiB, a single
+    chunk: there the array library has its own threads. The cuts depend only on the arguments and the number
+    of threads, so a run repeats bit for bit.
+    """
+    on_host = isinstance(like, HOST.array_type)
+    step = max(1, (CHUNK_BYTES if on_host else 2**30) // max(1, bytes_each))
+    spans = max(1, min(_threads, n // (2 * step))) if on_host else 1  # waking a thread is not free
+    edges = [n * i // spans for i in range(spans + 1)]
+    jobs = [
+        [slice(a, min(a + step, stop)) for a in range(start, stop, step)]
+        for start, stop in zip(edges, edges[1:], strict=False)
+    ]
+    if len(jobs) == 1 or not _at_work.acquire(blocking=False):  # or another caller has the threads
+        return [work(job) for job in jobs]
+    try:
+        with _one_blas_thread():
+            others = [_pool(_threads - 1).submit(work, job) for job in jobs[1:]]
+            return [work(jobs[0])] + [other.result() for other in others]
+    finally:
+        _at_work.release()
+
+
+_at_work = Lock()
+
+
+@cache
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="minispike")
+
+
+def _after_fork() -> None:
+    """Begin with threads of one's own: a forked process inherits the pool, but not its threads."""
+    global _at_work
+    _at_work = Lock()
+    _pool.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _one_blas_thread():
+    """Hold BLAS to one thread while our own threads are busy, so that the cores are not asked twice."""
+    return _blas().limit(limits=1, user_api="blas") if _threads > 1 else nullcontext()
+
+
+def as_bytes(x: Array) -> Array:
+    """Return x as uint8 where that loses nothing, as of spikes and their small sums; otherwise x itself.
+
+    For what an op keeps until its backward: a quarter of float32's memory. `.astype(gy.dtype)` brings x back.
+    """
+    flat = x.reshape(-1)
+    small = get_xp(x).empty(flat.shape, "uint8")
+
+    def work(chunks):
+        with np.errstate(invalid="ignore"):  # a value that no byte can hold is found by comparing
+            for at in chunks:
+                small[at] = flat[at]
+                if not (small[at] == flat[at]).all():
+                    return False
+        return True
+
+    return small.reshape(x.shape) if all(parallel(work, flat.size, 2 * x.dtype.itemsize, x)) else x
+
+
+def keep_freed_memory() -> None:
+    """Ask the C library to keep freed memory for the next step, not to return it (glibc; elsewhere: nothing).
+
+    A training step frees and asks again for the same large arrays. Returned to the system in between, they
+    come back as page faults, which can take as long as the arithmetic.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # the last on Windows, where None names no library
+        libc = ctypes.CDLL(None)
+        thresholds = {-1: 2**31 - 1, -2: 2**26, -3: 2**30}  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
+        for parameter, size in thresholds.items():
+            libc.mallopt(parameter, size)

@@ -1,0 +1,296 @@
+"""The command line: python -m minispike train | pretrain | evaluate | info | profile | import"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import fields, replace
+from math import ceil
+from pathlib import Path
+from shlex import quote
+
+from tqdm import tqdm
+
+from data_utils.datasets import NAMES, open_data
+from data_utils.images.digits import load_digits
+from data_utils.loader import Prefetch
+
+from ..backend import make_rng
+from ..files.checkpoint import Saved, load, save
+from ..files.interop import load_official
+from ..files.torchfile import FileFormatError
+from ..measure import viz
+from ..measure.energy import Count, count
+from ..measure.profile import as_dicts, profile, table
+from ..models import SpikingTransformer, configuration, create_model, list_models
+from ..parallel import keep_freed_memory, set_threads
+from ..train import evaluate
+from .folder import Run
+from .recipes import CHOICES, KINDS, MASKED, PRETRAINING, RECIPES, Recipe, resolve
+from .session import SAMPLE, Stop, build, check_fit, doubts, train
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return the process's exit code: 0, 1 after a message that says what was wrong, or as
+    shells count 128 and the number of the signal that stopped it.
+    """
+    parser = argparse.ArgumentParser(prog="python -m minispike", description="Spiking transformers in NumPy.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, recipes, what in (
+        ("train", RECIPES, "train a model, or go on with a run that was stopped or killed"),
+        ("pretrain", PRETRAINING, "train an encoder on hidden patches, for train --init to begin with"),
+    ):
+        add_training(commands.add_parser(name, help=what, description=what), recipes)
+    evaluator = commands.add_parser("evaluate", help="test a run's last checkpoint")
+    evaluator.set_defaults(run=run_evaluate)
+    evaluator.add_argument("folder", metavar="RUN", help="the run's folder")
+    evaluator.add_argument("--checkpoint", metavar="FILE", help="another file than the run's newest")
+    evaluator.add_argument("--root", metavar="DIR", help="the data set's folder, if not the run's")
+    evaluator.add_argument(
+        "--device", choices=CHOICES["device"], help="where to run, if not where it was trained"
+    )
+    importer = commands.add_parser(
+        "import", help="turn an authors' checkpoint (.pth, .pth.tar, .npz, .safetensors) into one of ours"
+    )
+    importer.set_defaults(run=run_import)
+    importer.add_argument(
+        "file", help="the checkpoint; a .pth file is read without PyTorch and never executed"
+    )
+    importer.add_argument("--model", required=True, metavar="NAME", help=", ".join(list_models()))
+    importer.add_argument("--out", required=True, metavar="FILE", help="the safetensors file to write")
+    importer.add_argument("--num-classes", type=int, metavar="K", help="if it differs from the model's own")
+    info = commands.add_parser("info", help="count a model's operations, firing rates and energy by layer")
+    info.set_defaults(run=run_info)
+    info.add_argument("model", metavar="MODEL", help="a model's name, or a .safetensors file that holds one")
+    info.add_argument("--data", choices=["digits"], help="real test images; otherwise the input is random")
+    info.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    info.add_argument("--figure", metavar="FILE", help="draw rates and energies as bars")
+    profiler = commands.add_parser("profile", help="time a model's training step, layer by layer")
+    profiler.set_defaults(run=run_profile)
+    profiler.add_argument("model", metavar="MODEL", help="a model's name, or a .safetensors file")
+    profiler.add_argument("--batch", type=int, default=8, help="images at a time (default 8)")
+    profiler.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    profiler.add_argument("--figure", metavar="FILE", help="draw times and memory as bars")
+    args = parser.parse_args(arguments)
+    try:
+        args.run(args)
+    except (FileFormatError, ImportError, ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Stop as stop:  # who raised it has said what to do
+        return 128 + stop.number  # as shells count: 130 for Ctrl-C, 143 for SIGTERM
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+# ---------------------------------------------------------------- training
+
+
+def add_training(parser: argparse.ArgumentParser, recipes: dict) -> None:
+    """Give a parser the choice of a recipe, and an option for each of its fields."""
+    parser.set_defaults(run=run_training, recipes=recipes)
+    parser.add_argument("--out", metavar="RUN", help="the new run's folder")
+    again = "go on with a run; it keeps its recipe, even its epochs, for its schedule would be another"
+    parser.add_argument("--resume", metavar="RUN", help=again)
+    names = f"where all else comes from, by default --data: {', '.join(recipes)}"
+    parser.add_argument("--recipe", metavar="NAME", choices=list(recipes), help=names)
+    group = parser.add_argument_group("fields of the recipe, to change it")
+    for entry in fields(Recipe):
+        if entry.name != "objective":  # the command says it
+            kind, text = KINDS[entry.type], entry.metadata["help"]
+            text += f": {', '.join(NAMES)}" if entry.name == "data" else ""
+            metavar = {int: "N", float: "X", str: "NAME"}[kind]
+            group.add_argument("--" + entry.name.replace("_", "-"), type=kind, metavar=metavar, help=text)
+
+
+def run_training(args) -> None:
+    run, saved = begin(args)
+    batches, test, classes = data_of(run.recipe)
+    model = saved.model if saved else build(run.recipe, classes)
+    sample, _ = test.spread(SAMPLE)
+    check_fit(model, sample, run.recipe)
+    model.to(run.recipe.device)
+    if args.out:  # only now, when nothing can be wrong any more
+        for doubt in doubts(model, run.recipe, changes(args)):
+            print(f"note: {doubt}", file=sys.stderr)
+        run = Run.create(args.out, replace(run.recipe, T=model.T, **absolute(run.recipe)))
+    elif args.root:
+        run.recipe = replace(run.recipe, root=absolute(run.recipe)["root"])
+        with run.locked():
+            run.note_recipe()
+    recipe, here = run.recipe, quote(str(run.folder))
+    print(f"{recipe.model}: {model.num_params():,} parameters, T = {recipe.T}, {recipe.threads} threads")
+    steps = f"{len(batches):,} steps of {recipe.batch_size} samples an epoch"
+    single = f", the first {recipe.single_step_epochs} at T = 1" if recipe.single_step_epochs else ""
+    print(f"{with_split(recipe)}: {steps}; epochs: {recipe.epochs}{single}")
+    if saved:
+        at = saved.training["progress"]
+        print(f"{run.folder} stands at {at['epoch']} epochs and {at['step']} steps")
+    try:
+        shown = {"sample": sample, "progress": sys.stderr.isatty()}
+        train(run, model, Prefetch(batches), Prefetch(test), saved=saved, **shown)
+    except Stop as stop:
+        again = f"python -m minispike {args.command} --resume {here}"
+        print(f"\nstopped at {stop}, and saved; to go on: {again}", file=sys.stderr)
+        raise
+    except FloatingPointError as error:
+        kept = "the last good checkpoint is kept" if run.checkpoint.exists() else "no checkpoint was due yet"
+        advice = f"{kept}; the same steps would diverge again: begin another run, with a lower --lr"
+        raise FloatingPointError(f"{error}; {advice}") from error
+    files = sorted(path.name for path in run.folder.glob("[!.]*"))
+    print(f"done; see {', '.join(files)} in {here}")
+    if recipe.objective == MASKED:
+        root = f" --root {quote(recipe.root)}" if recipe.root else ""
+        then = f"train --data {recipe.data}{root} --model {recipe.model} --init {here} --out RUN"
+    else:
+        then = f"evaluate {here}"
+    print(f"next: python -m minispike {then}")
+
+
+def absolute(recipe: Recipe) -> dict[str, str]:
+    """Return the recipe's folders as they are found from anywhere."""
+    places = {name: getattr(recipe, name) for name in ("root", "init")}
+    return {name: str(Path(place).resolve()) for name, place in places.items() if place}
+
+
+def changes(args) -> dict:
+    """Return the recipe's fields that were given as options."""
+    given = {entry.name: getattr(args, entry.name, None) for entry in fields(Recipe)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def begin(args) -> tuple[Run, Saved | None]:
+    """Return the run that the arguments mean, its folder not made yet, and where an old one stands."""
+    given = changes(args)
+    if bool(args.resume) == bool(args.out):
+        raise ValueError("say either --out RUN, for a new run, or --resume RUN")
+    if args.out:
+        name = args.recipe or args.data
+        if not name:
+            raise ValueError(f"say --recipe or --data: {', '.join(args.recipes)}")
+        return Run(args.out, resolve(name, args.recipes, **given)).absent(), None
+    if args.recipe or given.keys() - {"root"}:
+        other = sorted(given.keys() - {"root"}) or ["recipe"]
+        raise ValueError(f"a resumed run keeps its recipe, for its schedule: leave out {', '.join(other)}")
+    run = Run.open(args.resume)
+    begun_by = "pretrain" if run.recipe.objective == MASKED else "train"
+    if args.command != begun_by:
+        raise ValueError(f"{args.resume} was begun by {begun_by}: say {begun_by} --resume {args.resume}")
+    run.recipe = replace(run.recipe, **given)
+    return run, run.newest()
+
+
+def run_evaluate(args) -> None:
+    run = Run.open(args.folder)
+    saved = run.read(args.checkpoint) if args.checkpoint else run.newest()
+    if saved is None:
+        raise FileNotFoundError(f"{args.folder} has no checkpoint yet")
+    model, at = saved.model, saved.training["progress"]
+    if not isinstance(model, SpikingTransformer):
+        raise ValueError(f"{args.folder} holds a pre-trained encoder, for train --init {args.folder}")
+    recipe = replace(run.recipe, root=args.root or run.recipe.root)
+    _, test, _ = data_of(recipe)
+    set_threads(recipe.threads)
+    if at["epoch"] + bool(at["step"]) <= recipe.single_step_epochs:
+        model.T = 1
+    bar = tqdm(Prefetch(test), desc="test", leave=False, disable=None)  # None: only on a terminal
+    device = args.device or recipe.device
+    loss, accuracy = evaluate(model.to(device), bar)
+    moment = f"epoch {at['epoch']} of {recipe.epochs}" + (f" and {at['step']} steps" if at["step"] else "")
+    moment += f", at T = {model.T}"
+    print(f"{with_split(recipe)}, after {moment}: test loss {loss:.4f}, accuracy {accuracy:.2%}")
+    row = next((row for row in run.read_metrics() if row.get("epoch") == at["epoch"]), None)
+    if row and not at["step"]:
+        found, noted = (loss, accuracy), (row.get("test_loss"), row.get("test_accuracy"))
+        if found == noted:
+            print("metrics.csv has the same, to the last bit")
+        elif device == recipe.device:
+            raise ValueError(f"metrics.csv has {noted[0]}, {noted[1]}: is it other data, or another NumPy?")
+        else:
+            print(f"metrics.csv has {noted[0]:.4f}, {noted[1]:.2%}, on {recipe.device}")
+
+
+def with_split(recipe: Recipe) -> str:
+    """Return the data set's name, and where there is more than one split, which it is."""
+    return f"{recipe.data}, split {recipe.split}" if recipe.data == "cifar10dvs" else recipe.data
+
+
+def data_of(recipe: Recipe) -> tuple:
+    """Return (training batches, test batches, number of classes) as a recipe has them."""
+    config = configuration(recipe.model)
+    names = (
+        "shift flip policy mixup mixup_probability mixup_until erase split_by split batch_size seed".split()
+    )
+    settings = {name: getattr(recipe, name) for name in names}
+    settings |= {"T": recipe.T or config.get("T", 16), "augment_events": bool(recipe.augment_events)}
+    return open_data(recipe.data, recipe.root or None, size=config["img_size"], **settings)
+
+
+# ---------------------------------------------------------------- looking at models
+
+
+def run_import(args) -> None:
+    overrides = {} if args.num_classes is None else {"num_classes": args.num_classes}
+    model = create_model(args.model, **overrides)
+    report = load_official(args.file, model)
+    save(model, args.out)
+    print(report)
+    print(f"{model.num_params():,} parameters written to {args.out}")
+
+
+def run_info(args) -> None:
+    saved = args.model.endswith(".safetensors")
+    model = find_model(args.model)
+    dtype = model.head.weight.dtype
+    x = load_digits()[1][0].astype(dtype) if args.data else random_input(model).astype(dtype)
+    found = count(model, x)
+    source = f"{found.images} real test images ({args.data})" if args.data else "one random input"
+    source += "" if saved else ", untrained weights"
+    if args.json:
+        print(json.dumps({"model": args.model, "input": source, **found.as_dict()}, indent=1))
+    else:
+        print(found)
+        print(f"\nInput: {source}, T = {found.steps}. Operations and energies (nJ) are those of one image.")
+        print(f"{model.num_params():,} parameters; dense, {found.macs() / 1e6:.1f} M MACs a step.")
+    if args.figure:
+        draw(found, args.figure)
+    if not (saved and args.data):
+        print("Rates and energies of noise or of untrained weights are no claim.", file=sys.stderr)
+
+
+def run_profile(args) -> None:
+    model = find_model(args.model)
+    x = random_input(model, args.batch).astype(model.head.weight.dtype)
+    keep_freed_memory()  # as fit does
+    rows = profile(model, x, make_rng(0).integers(0, model.head.out_channels, args.batch))
+    print(json.dumps(as_dicts(rows), indent=1) if args.json else table(rows))
+    if args.figure:
+        fig, axes = viz.figure(1, 2, size=(11, 1.5 + len(rows) / 14), sharey=True)
+        viz.profile_bars(axes, rows)
+        fig.savefig(args.figure)
+
+
+def find_model(name: str) -> SpikingTransformer:
+    model = load(name) if name.endswith(".safetensors") else create_model(name)
+    if not isinstance(model, SpikingTransformer):
+        raise ValueError(f"{name} holds a {type(model).__name__}; a classifier is wanted")
+    return model
+
+
+def random_input(model: SpikingTransformer, batch: int = 1):
+    """Normal images, or where there are two channels, polarities: frames of event counts."""
+    rng, shape = make_rng(0), (batch, *model.img_size, model.in_channels)
+    return rng.poisson(0.1, (model.T, *shape)) if shape[-1] == 2 else rng.standard_normal(shape)
+
+
+def draw(found: Count, path: str) -> None:
+    rows = found.rows
+    fig, axes = viz.figure(2, 1, size=(max(8, ceil(len(rows) / 4)), 6), height_ratios=(2, 3))
+    joules = {
+        c: [getattr(r, c).joules(found.picojoules) / found.images for r in rows] for c in ("paper", "events")
+    }
+    viz.layer_bars(axes, [r.label for r in rows], [r.part for r in rows], [r.rate for r in rows], joules)
+    fig.savefig(path)

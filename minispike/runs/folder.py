@@ -1,0 +1,200 @@
+"""A run: a folder that holds one training, and survives whatever befalls the process.
+
+    config.json                        the recipe
+    checkpoint.safetensors             model, optimizer, progress, generators: all that the next step needs
+    checkpoint.previous.safetensors    the one before it
+    metrics.csv, rates.csv             a row an epoch, both written anew from the checkpoint's own history
+    curves.png, rates.png              the same, drawn
+    .lock                              held by the process that trains here
+
+A batch depends on (seed, epoch, step) alone. So from a checkpoint taken between two steps a run goes on bit
+for bit as if it had never stopped: with the same number of threads, which the recipe keeps, and on the same
+machine with the same NumPy.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from io import BytesIO, StringIO
+from pathlib import Path
+
+from ..backend import get_xp
+from ..files.checkpoint import Saved, load_all, save, write_durably
+from ..files.torchfile import FileFormatError
+from ..measure import viz
+from ..nn import Module
+from ..optim import AdamW
+from ..parallel import get_threads
+from ..train import Progress
+from .recipes import Recipe
+
+try:
+    import fcntl
+except ImportError:  # Windows: there nothing keeps a second process out
+    fcntl = None
+
+
+class Run:
+    """A run's folder and its recipe."""
+
+    def __init__(self, folder: str | Path, recipe: Recipe):
+        self.folder, self.recipe = Path(folder), recipe
+        self.checkpoint = self.folder / "checkpoint.safetensors"
+        self.previous = self.folder / "checkpoint.previous.safetensors"
+        self.metrics, self.rates = self.folder / "metrics.csv", self.folder / "rates.csv"
+        self.damaged = False  # whether the newest checkpoint is known to be: then it is not kept as previous
+        self.seen = self.stamp()  # which checkpoint this process knows of
+
+    def absent(self) -> Run:
+        """Return self. FileExistsError where a run is already, NotADirectoryError where a file is."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(f"{self.folder} is a file: a run needs a folder")
+        if any(path.exists() for path in (self.folder / "config.json", self.checkpoint, self.previous)):
+            whole = (self.folder / "config.json").exists()
+            state = (
+                f": go on with it by --resume {self.folder}, or" if whole else " whose config.json is gone:"
+            )
+            raise FileExistsError(f"{self.folder} holds a run{state} choose another --out")
+        return self
+
+    @classmethod
+    def create(cls, folder: str | Path, recipe: Recipe) -> Run:
+        """Make the folder and note the recipe. FileExistsError where a run is already."""
+        run = cls(folder, replace(recipe, threads=recipe.threads or get_threads())).absent()
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with run.locked():
+            run.absent().note_recipe()  # another process may have been faster
+        return run
+
+    def note_recipe(self) -> None:
+        """Write config.json."""
+        write_durably(self.folder / "config.json", self.recipe.to_json().encode())
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Return a folder's run. FileNotFoundError where none is, FileFormatError for a foreign config."""
+        path = Path(folder) / "config.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"no run in {folder}: there is no {path}")
+        try:
+            return cls(folder, Recipe.from_json(path.read_text("utf-8")))
+        except ValueError as error:
+            raise FileFormatError(f"{path}: {error}") from error
+
+    @contextmanager
+    def locked(self):
+        """Hold the run for this process, and no longer than it lives.
+
+        Raises BlockingIOError if another has it, or has trained since this one looked at its checkpoint.
+        """
+        with (self.folder / ".lock").open("a") as file:
+            try:
+                if fcntl:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BlockingIOError(f"another process is training in {self.folder}") from error
+            if self.stamp() != self.seen:
+                raise BlockingIOError(f"another process has just trained in {self.folder}: --resume it anew")
+            yield
+
+    # ------------------------------------------------------------ checkpoints
+
+    def stamp(self) -> tuple[int, int] | None:
+        """Return what tells the newest checkpoint's file from any other's, None where there is none."""
+        if not self.checkpoint.exists():
+            return None
+        status = self.checkpoint.stat()
+        return status.st_ino, status.st_mtime_ns
+
+    def save(self, model: Module, optimizer: AdamW, progress: Progress, generators: dict) -> None:
+        """Write a checkpoint, and keep the one before it. FloatingPointError for a model with NaN or Inf."""
+        for path, array in model.state_dict().items():
+            if not bool(get_xp(array).isfinite(array).all()):
+                where = f"epoch {progress.epoch + 1}, step {progress.step}"
+                where = where if progress.step else f"the end of epoch {progress.epoch}"
+                raise FloatingPointError(f"training stopped at {where}: NaN or Inf first in {path}")
+        states = {name: rng.bit_generator.state for name, rng in generators.items()}
+        training = {"recipe": asdict(self.recipe), "progress": asdict(progress), "generators": states}
+        previous = None if self.damaged else self.previous
+        save(model, self.checkpoint, optimizer=optimizer, training=training, previous=previous)
+        self.damaged, self.seen = False, self.stamp()
+
+    def newest(self) -> Saved | None:
+        """Return the newest checkpoint that can be read, with a warning where an older one must do.
+
+        None before the first. FileFormatError if there are some and all are damaged or foreign.
+        """
+        errors, self.seen = [], self.stamp()
+        for path in (self.checkpoint, self.previous):
+            if not path.exists():
+                continue
+            try:
+                saved = self.read(path)
+            except FileFormatError as error:
+                errors.append(str(error))
+                continue
+            self.damaged = bool(errors)
+            for error in errors:
+                print(f"warning: {error}; going back to {path.name}", file=sys.stderr)
+            return saved
+        if errors:
+            raise FileFormatError(f"no checkpoint in {self.folder} can be used: " + "; ".join(errors))
+        return None
+
+    def read(self, path: str | Path) -> Saved:
+        """Return a checkpoint of this run. FileFormatError for a damaged file, or one of another training."""
+        saved = load_all(path)
+        theirs, ours = saved.training.get("recipe"), asdict(self.recipe)
+        if theirs is None or not saved.optimizer:
+            raise FileFormatError(f"{path}: holds a model, but no training to go on with")
+        odd = [name for name in ours | theirs if name != "root" and ours.get(name) != theirs.get(name)]
+        if odd:
+            raise FileFormatError(f"{path}: belongs to another run; the recipes differ in {', '.join(odd)}")
+        return saved
+
+    # ------------------------------------------------------------ books and pictures
+
+    def write_books(self, history: list[dict]) -> None:
+        """Write metrics.csv and rates.csv."""
+        plain = [{key: value for key, value in record.items() if key != "rates"} for record in history]
+        rates = [{"epoch": record["epoch"], **record["rates"]} for record in history if "rates" in record]
+        for path, rows in ((self.metrics, plain), (self.rates, rates)):
+            if rows:
+                text = StringIO(newline="")
+                writer = csv.DictWriter(text, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+                write_durably(path, text.getvalue().encode())
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """Return the rows of metrics.csv; none where there is none yet. FileFormatError for a damaged one."""
+        if not self.metrics.exists():
+            return []
+        try:
+            with self.metrics.open(newline="", encoding="utf-8") as file:
+                return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        except (ValueError, TypeError) as error:  # TypeError: a row too long or too short
+            raise FileFormatError(
+                f"{self.metrics}: not as it was written; --resume writes it anew"
+            ) from error
+
+    def draw(self, history: list[dict]) -> None:
+        """Draw curves.png and rates.png, in any state of the history."""
+        scored = "accuracy" in history[-1]
+        fig, axes = viz.figure(1, 1 + scored, size=(4.8 * (1 + scored), 3.6), squeeze=False)
+        viz.curves(axes[0], history)
+        pictures = {"curves.png": fig}
+        if "rates" in history[-1]:
+            first, last = next(record for record in history if "rates" in record), history[-1]
+            fig, ax = viz.figure(size=(7.5, 1.6 + 0.24 * len(last["rates"])))
+            viz.rate_bars(
+                ax, last["rates"], first["rates"], f"epoch {last['epoch']}", f"epoch {first['epoch']}"
+            )
+            pictures["rates.png"] = fig
+        for name, fig in pictures.items():
+            image = BytesIO()
+            fig.savefig(image, format="png")
+            write_durably(self.folder / name, image.getvalue())

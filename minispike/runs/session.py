@@ -1,0 +1,263 @@
+"""A run from its beginning, or from where it stopped, to its end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..backend import HOST, make_rng, to_device
+from ..blocks.scs import SCS
+from ..files.checkpoint import Saved, load_all, load_encoder
+from ..masked import MaskedAutoencoder, masked_autoencoder, pretrain
+from ..measure import viz
+from ..models import SpikingTransformer, create_model
+from ..nn import BatchNorm, Module
+from ..optim import AdamW, cosine_with_warmup, layer_scales
+from ..parallel import get_threads, set_threads
+from ..train import Progress, fit
+from .folder import Run
+from .recipes import MASKED, Recipe
+
+SAMPLE = 32  # test images on which firing rates are taken
+REDRAW = 10.0  # seconds between two drawings of the figures, which take about one
+
+# ---------------------------------------------------------------- before the first step
+
+
+def build(recipe: Recipe, classes: int) -> SpikingTransformer | MaskedAutoencoder:
+    """Return a recipe's model as training begins with it; its head has as many classes as the data."""
+    steps = {"T": recipe.T} if recipe.T else {}
+    if recipe.objective == MASKED:
+        model = masked_autoencoder(recipe.model, mask_ratio=recipe.mask_ratio, rng=recipe.seed, **steps)
+    else:
+        model = create_model(recipe.model, rng=recipe.seed, num_classes=classes, **steps)
+    for path, module in model.named_modules():
+        if isinstance(module, BatchNorm):
+            module.weight.data[...] = recipe.gain
+            if isinstance(model.stem, SCS) and path.startswith("stem."):
+                module.weight.data *= recipe.gain_down if ".down." in path else recipe.gain_pair
+    if recipe.init:
+        source = Path(recipe.init)
+        saved = Run.open(source).newest() if source.is_dir() else load_all(source)
+        if saved is None:
+            raise FileNotFoundError(f"the run {source} has no checkpoint yet to begin with")
+        try:
+            load_encoder(model, saved.model)
+        except ValueError as error:
+            wanted = f"{recipe.init} does not fit {recipe.model}: choose the --model that it was trained with"
+            raise ValueError(f"{wanted} ({error})") from error
+    return model
+
+
+def check_fit(model: SpikingTransformer | MaskedAutoencoder, images, recipe: Recipe) -> None:
+    """Raise ValueError unless images have the model's size and channels, and epochs at T = 1 make sense."""
+    takes, comes = (*model.img_size, model.in_channels), tuple(images.shape[-3:])
+    if takes != comes:
+        takes, comes = ("×".join(map(str, shape)) for shape in (takes, comes))
+        raise ValueError(
+            f"{recipe.model} takes images of {takes}, {recipe.data} has {comes}: choose another --model"
+        )
+    if recipe.single_step_epochs and (recipe.objective == MASKED or model.in_channels == 2):
+        why = "pre-training has one T" if recipe.objective == MASKED else "event frames bring their own T"
+        raise ValueError(f"{why}: take --single-step 0, not {recipe.single_step}")
+
+
+def doubts(model: SpikingTransformer | MaskedAutoencoder, recipe: Recipe, given: Iterable[str]) -> list[str]:
+    """Return in words what may not be meant: of the given fields, those that change nothing; odd rates."""
+    masked, scs = recipe.objective == MASKED, isinstance(model.stem, SCS)
+    needs = {  # fields: whether they work, and what they would need
+        "label_smoothing": (not masked, "labels, which pre-training has none of"),
+        "calibration": (not masked, "the command train"),
+        "mask_ratio": (masked, "the command pretrain"),
+        "layer_decay": (recipe.init, "--init"),
+        "mixup_probability mixup_until": (recipe.mixup, "--mixup"),
+        "warmup_lr": (recipe.warmup, "--warmup"),
+        "split_by augment_events": (model.in_channels == 2, "event data"),
+        "split": (recipe.data == "cifar10dvs", "--data cifar10dvs"),
+        "single_step": (model.T > 1, "T above 1"),
+        "gain": (not recipe.init, "fresh weights, no --init"),
+        "gain_down gain_pair": (scs and not recipe.init, "the stem SCS with fresh weights"),
+    }
+    found = [
+        f"--{name.replace('_', '-')} changes nothing here: it needs {need}"
+        for names, (works, need) in needs.items()
+        for name in names.split()
+        if name in given and not works
+    ]
+    if recipe.warmup >= recipe.epochs:
+        found.append(f"--warmup {recipe.warmup} of --epochs {recipe.epochs}: lr never reaches its height")
+    if recipe.min_lr > recipe.lr:
+        found.append(f"--min-lr {recipe.min_lr} is above --lr {recipe.lr}: the rate rises to the end")
+    if recipe.threads > get_threads():
+        found.append(
+            f"--threads {recipe.threads}, but {get_threads()} are free: more only wait for each other"
+        )
+    return found
+
+
+# ---------------------------------------------------------------- from the first step to the last
+
+
+def train(
+    run: Run,
+    model: Module,
+    batches: Callable,
+    test,
+    *,
+    sample=None,
+    saved: Saved | None = None,
+    progress: bool = True,
+) -> list[dict]:
+    """Train a run's model to the end, from the beginning or from what `newest` gave; return the records.
+
+    model: as `build` makes it, or saved.model.    batches, test: as `fit` takes them.
+    sample: images whose firing rates are taken after each epoch.
+    Raises Stop on Ctrl-C, FloatingPointError where training diverges: the last good checkpoint stays;
+    BlockingIOError where another process is at it.
+    """
+    recipe, at, generators = run.recipe, Progress(), {"masks": make_rng(run.recipe.seed)}
+    set_threads(recipe.threads)
+    model.to(recipe.device)
+    scales = layer_scales(model, recipe.layer_decay) if recipe.init else None
+    optimizer = AdamW(model.parameters(), recipe.lr, (0.9, recipe.beta2), 1e-8, recipe.weight_decay, scales)
+    if saved:
+        optimizer.load_state_dict(saved.optimizer)
+        at = Progress(**saved.training["progress"])
+        for name, rng in generators.items():
+            rng.bit_generator.state = saved.training["generators"][name]
+    rate = {"epochs": recipe.epochs, "lr": recipe.lr, "min_lr": recipe.min_lr}
+    rate |= {"warmup": recipe.warmup, "warmup_lr": recipe.warmup_lr}
+    quiet = HOST.xp.errstate(over="ignore", invalid="ignore")  # fit finds NaN and Inf, and names the layer
+    with run.locked(), Signals() as signals, quiet:
+        keeper = Keeper(run, model, optimizer, generators, at, signals)
+        run.write_books(at.history)  # a kill may have come between the checkpoint and the books,
+        if at.epoch == recipe.epochs:  # or before the last pictures
+            keeper.draw()
+        options = {"epochs": recipe.epochs, "schedule": partial(cosine_with_warmup, **rate), "start": at}
+        options |= {"on_step": keeper.on_step, "on_epoch": keeper.on_epoch, "progress": progress}
+        if recipe.objective == MASKED:
+            return pretrain(model, optimizer, batches, rng=generators["masks"], **options)
+        batches = single_steps_first(model, batches, recipe.single_step_epochs)
+        keeper.sample = None if sample is None else to_device(sample, recipe.device)
+        options |= {"label_smoothing": recipe.label_smoothing, "calibration": recipe.calibration}
+        test = None if test is None else Watched(test, lambda: keeper.stop_here(at), progress)
+        return fit(model, optimizer, batches, test=test, **options)
+
+
+def single_steps_first(model: SpikingTransformer, batches: Callable, epochs: int) -> Callable:
+    """Return batches that also set the model's time steps as an epoch begins: 1 in the first ones, then T."""
+    T = model.T
+
+    def begin(epoch: int, *start: int) -> Iterable:
+        model.T = 1 if epoch < epochs else T
+        return batches(epoch, *start)
+
+    return begin
+
+
+class Keeper:
+    """What happens beside the steps: checkpoints, books and pictures, and a stop in good order."""
+
+    sample = None  # the images whose firing rates are taken
+
+    def __init__(self, run: Run, model, optimizer, generators: dict, at: Progress, signals: Signals):
+        self.run, self.at, self.signals, self.model = run, at, signals, model
+        self.state = model, optimizer, at, generators
+        self.written = self.drawn = time.monotonic()
+
+    def on_step(self, at: Progress) -> None:
+        self.stop_here(at)
+        if time.monotonic() - self.written >= self.run.recipe.save_seconds:
+            self.write()
+
+    def on_epoch(self, record: dict) -> None:
+        if self.sample is not None:
+            record["rates"] = viz.firing_rates(self.model, self.sample, self.run.recipe.batch_size)
+        self.write()
+        self.run.write_books(self.at.history)
+        print(line(record, self.run.recipe), flush=True)
+        if self.at.epoch == self.run.recipe.epochs or time.monotonic() - self.drawn >= REDRAW:
+            self.draw()
+
+    def draw(self) -> None:
+        try:
+            self.run.draw(self.at.history)
+        except ImportError as error:
+            print(f"not drawn: {error}", file=sys.stderr)
+        self.drawn = time.monotonic()
+
+    def write(self) -> None:
+        self.run.save(*self.state)
+        self.written = time.monotonic()
+
+    def stop_here(self, at: Progress) -> None:
+        """Write a checkpoint and raise Stop, if a signal has come."""
+        if self.signals.number:
+            self.write()
+            raise Stop(self.signals.number, f"epoch {at.epoch + 1}, step {at.step}")
+
+
+class Stop(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, after the step that ran is complete and saved."""
+
+    def __init__(self, number: int, moment: str):
+        super().__init__(moment)
+        self.number = number
+
+
+class Signals:
+    """Hold Ctrl-C, and a scheduler's SIGTERM, until a step is complete; a second one acts at once."""
+
+    def __enter__(self) -> Signals:
+        self.number = 0
+        self.before = {each: signal.signal(each, self.note) for each in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def note(self, number: int, _) -> None:
+        self.number = number
+        signal.signal(number, self.before[number])
+
+    def __exit__(self, *_) -> None:
+        for each, handler in self.before.items():
+            signal.signal(each, handler)
+
+
+class Watched:
+    """Test batches with a bar, and a look before each: a place to stop between two."""
+
+    def __init__(self, batches: Iterable, look: Callable[[], None], progress: bool):
+        self.batches, self.look, self.progress = batches, look, progress
+
+    def __iter__(self):
+        for pair in tqdm(self.batches, desc="test", leave=False, disable=not self.progress):
+            self.look()
+            yield pair
+
+
+# ---------------------------------------------------------------- words
+
+
+def line(record: dict, recipe: Recipe) -> str:
+    """Return an epoch's record as a line to read."""
+    number, epochs = record["epoch"], recipe.epochs
+    parts = [f"epoch {number:>{len(str(epochs))}}/{epochs}", f"loss {record['loss']:.3f}"]
+    if "accuracy" in record:
+        parts.append(f"accuracy {record['accuracy']:.1%}")
+    if "test_loss" in record:
+        parts.append(f"test loss {record['test_loss']:.3f}  accuracy {record['test_accuracy']:.1%}")
+    steps = [1 if epoch < recipe.single_step_epochs else max(recipe.T, 1) for epoch in range(epochs)]
+    left = record["seconds"] * sum(steps[number:]) / steps[number - 1]  # time goes with T
+    parts.append(f"{record['seconds']:.1f} s" + (f", about {clock(left)} left" if left else ""))
+    return "   ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as people say it."""
+    minutes, hours = round(seconds / 60), seconds / 3600
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{hours:.1f} h"

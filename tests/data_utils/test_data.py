@@ -1,0 +1,279 @@
+"""The digits, and batches: fixed, complete, reproducible; made at once, one at a time, or ahead of need."""
+
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from data_utils.images.augment import shift
+from data_utils.images.digits import load_digits
+from data_utils.loader import Loader, Prefetch
+from lessons.common import Batches
+
+
+def test_the_digits_are_split_once_and_for_all():
+    (train, train_labels), (test, test_labels) = load_digits()
+    assert train.shape == (1437, 8, 8, 1) and test.shape == (360, 8, 8, 1) and train.dtype == "float32"
+    assert train_labels.dtype == "int64" and set(test_labels) == set(range(10))
+    again = load_digits()[1][0]
+    assert np.array_equal(test, again)
+    shares = np.bincount(test_labels) / np.bincount(np.concatenate([train_labels, test_labels]))
+    assert abs(shares - 0.2).max() < 0.005  # class by class
+    assert abs(train.mean()) < 1e-5 and abs(train.std() - 1) < 1e-5
+    assert not {x.tobytes() for x in train} & {x.tobytes() for x in test}  # nothing is in both
+
+
+def test_the_splits_settings_count():
+    assert len(load_digits(test_fraction=0.5)[1][0]) == 899
+    assert not np.array_equal(load_digits(seed=1)[1][0], load_digits()[1][0])
+
+
+def test_without_scikit_learn_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "sklearn", None)
+    with pytest.raises(ImportError, match=r"pip install 'minispike\[lessons\]'"):
+        load_digits()
+
+
+def numbered(n=10, size=4, seed=0):
+    return Batches(np.arange(n) * 1.0, np.arange(n), size, seed)
+
+
+def test_an_epoch_is_every_sample_once_in_an_order_of_its_own():
+    batches = numbered()
+    orders = [np.concatenate([y for _, y in batches(epoch)]).tolist() for epoch in (0, 1, 0)]
+    assert sorted(orders[0]) == list(range(10)) and orders[0] == orders[2] != orders[1]
+    assert [len(y) for _, y in batches(0)] == [4, 4, 2] and len(batches) == len(batches(0)) == 3
+    as_it_stands = [y for _, y in batches]  # plain iteration
+    assert np.concatenate(as_it_stands).tolist() == list(range(10))
+    other = np.concatenate([y for _, y in numbered(seed=1)(0)]).tolist()
+    assert other != orders[0]
+    assert all(np.array_equal(x, y) for x, y in batches(3))  # images and labels stay together
+
+
+def test_batches_refuse_what_does_not_fit():
+    with pytest.raises(ValueError, match="3 images, 2 labels"):
+        Batches(np.ones(3), np.ones(2), 1)
+    with pytest.raises(ValueError, match="batches of 0"):
+        numbered(size=0)
+
+
+def test_a_shift_moves_by_a_fraction_of_a_pixel():
+    image = np.zeros((200, 5, 5, 1))
+    image[:, 2, 2] = 1
+    moved = shift(image, np.random.default_rng(0))
+    np.testing.assert_allclose(moved.sum((1, 2, 3)), 1)  # what leaves one pixel enters the next
+    assert moved[:, 2, 2].min() >= 0.25 and moved[:, 2, 2].max() > 0.9  # (1 − ½)² at the least
+    rows = (moved.sum(2)[..., 0] * np.arange(5)).sum(1) - 2  # by how much the centre has moved
+    assert -0.5 <= rows.min() < -0.45 and 0.45 < rows.max() <= 0.5
+    grey = shift(np.full((3, 4, 4, 1), 7.0), np.random.default_rng(0))
+    np.testing.assert_allclose(grey, 7)  # borders repeat
+    assert np.array_equal(shift(image, np.random.default_rng(0), pixels=0), image)
+    with pytest.raises(ValueError, match="up to one pixel, got 2"):
+        shift(image, np.random.default_rng(0), 2)
+
+
+def test_batches_augment_an_epoch_and_nothing_else():
+    images, labels = np.ones((6, 4, 4, 1)), np.arange(6)
+
+    def noise(images, rng):
+        return images + rng.standard_normal(images.shape)
+
+    batches = Batches(images, labels, 4, augment=noise)
+    epochs = [np.concatenate([x for x, _ in batches(epoch)]) for epoch in (0, 1, 0)]
+    assert np.array_equal(epochs[0], epochs[2]) and not np.array_equal(epochs[0], epochs[1])
+    assert all((x == 1).all() for x, _ in batches)
+
+
+def test_batches_of_recorded_runs_stay_as_they_were():
+    images, labels = np.arange(24.0).reshape(6, 2, 2, 1), np.arange(6)
+    rng = np.random.default_rng((7, 3))  # one stream an epoch: the order, then the augmentation of all images
+    order = rng.permutation(6)
+    expected = shift(images[order], rng, 0.5)
+    batches = list(Batches(images, labels, 4, seed=7, augment=shift)(3))
+    assert np.array_equal(np.concatenate([x for x, _ in batches]), expected)
+    assert np.array_equal(np.concatenate([y for _, y in batches]), order)
+
+
+# ---------------------------------------------------------------- a batch at a time
+
+
+def noise(images, labels, rng):
+    return images + rng.standard_normal(images.shape), labels
+
+
+def loader(n=10, size=4, seed=0, **options):
+    return Loader(np.arange(n) * 1.0, np.arange(n), size, seed, **options)
+
+
+def together(batches):
+    return tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
+
+
+def test_a_loaders_epoch_is_every_sample_once_in_the_order_of_batches():
+    assert [len(y) for _, y in loader()(0)] == [4, 4, 2] and len(loader()) == len(loader()(0)) == 3
+    for epoch in (0, 1):
+        images, labels = together(loader()(epoch))
+        assert np.array_equal(images, labels) and sorted(labels) == list(range(10))
+        assert np.array_equal(labels, together(numbered()(epoch))[1])
+    assert not np.array_equal(together(loader()(0))[1], together(loader()(1))[1])
+    assert not np.array_equal(together(loader()(0))[1], together(loader(seed=1)(0))[1])
+    assert together(loader())[1].tolist() == list(range(10))
+    with pytest.raises(ValueError, match="3 images, 2 labels"):
+        Loader(np.ones(3), np.ones(2), 1)
+    with pytest.raises(ValueError, match="batches of 0"):
+        loader(size=0)
+
+
+def test_a_batch_depends_on_seed_epoch_and_step_alone():
+    batches = loader(augment=noise)
+    whole = list(batches(5))
+    for step in (2, 0, 1):  # out of turn, on their own
+        x, y = loader(augment=noise)(5)[step]
+        assert np.array_equal(x, whole[step][0]) and np.array_equal(y, whole[step][1])
+    added = [
+        together(each(epoch))
+        for each, epoch in ((batches, 5), (batches, 6), (loader(seed=1, augment=noise), 5))
+    ]
+    added = [tuple(np.sort(x - y)) for x, y in added]
+    assert len(set(added)) == 3
+    for step in (-1, 3):
+        with pytest.raises(IndexError, match=f"step {step} of an epoch of 3"):
+            batches(5)[step]
+
+
+def test_no_step_repeats_the_shuffles_random_numbers_nor_another_steps():
+    draws = [rng_of.random() for rng_of in (np.random.default_rng((3, 5)), np.random.default_rng((3, 5, 0)))]
+    assert draws[0] == draws[1]  # the trap: NumPy takes both seeds for the same
+
+    def draw(images, labels, rng):
+        draws.append(rng.random())
+        return images, labels
+
+    list(loader(seed=3, augment=draw)(5))
+    assert len(draws) == 5 and len(set(draws)) == 4
+
+
+def test_an_epoch_augments_and_plain_iteration_prepares():
+    both = loader(prepare=lambda x: -x, augment=lambda x, y, rng: (x, y + 0.5))
+    images, targets = together(both(0))
+    assert np.array_equal(images + 0.5, targets)
+    images, labels = together(both)
+    assert np.array_equal(-images, labels)
+    images, labels = together(loader(prepare=lambda x: -x)(0))  # without augment an epoch prepares too
+    assert np.array_equal(-images, labels) and labels[0] != 0
+
+
+class Recorder:
+    """A source that notes which samples were asked for."""
+
+    def __init__(self, n):
+        self.n, self.asked = n, []
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, indices):
+        self.asked.append(indices.tolist())
+        return indices
+
+
+def test_a_source_is_asked_for_a_batch_at_a_time():
+    source = Recorder(10)
+    batches = iter(Loader(source, np.arange(10), 4)(0))
+    assert source.asked == []
+    x, y = next(batches)
+    assert source.asked == [x.tolist()] and np.array_equal(x, y)
+    next(batches)
+    assert len(source.asked) == 2
+
+
+def test_an_epoch_takes_the_memory_of_a_batch():
+    images, labels = np.zeros((64, 100, 100, 1), "float32"), np.arange(64)  # 2.56 MB
+    peaks = {}
+    for kind in (Loader, Batches):
+        tracemalloc.start()
+        for x, _ in kind(images, labels, 2)(0):
+            assert x.shape == (2, 100, 100, 1)
+        peaks[kind] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[Loader] < 400_000 < 2_000_000 < peaks[Batches]
+
+
+# ---------------------------------------------------------------- ahead of need
+
+
+def makers():
+    """The threads that are making batches."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+
+
+@pytest.mark.parametrize("depth", [1, 3, 50])
+@pytest.mark.parametrize("kind", [Loader, Batches])
+def test_prefetching_changes_nothing(kind, depth):
+    plain = kind(np.arange(10) * 1.0, np.arange(10), 3)
+    ahead = Prefetch(plain, depth)
+    assert len(ahead) == len(ahead(0)) == 4
+    for one, two in ((plain, ahead), (plain(2), ahead(2))):
+        for _ in range(2):  # again from the beginning
+            assert all(np.array_equal(a, b) for a, b in zip(together(one), together(two), strict=True))
+    assert not makers()
+
+
+def test_prefetching_makes_depth_batches_ahead_and_no_more():
+    more = threading.Semaphore(0)
+
+    class Counted(Recorder):
+        def __getitem__(self, indices):
+            result = super().__getitem__(indices)
+            more.release()
+            return result
+
+    source = Counted(100)
+    batches = iter(Prefetch(Loader(source, np.arange(100), 1), 3))
+    assert source.asked == []  # nothing runs before it is asked for
+    next(batches)
+    assert all(more.acquire(timeout=10) for _ in range(4))  # the one that is out, and three more
+    assert not more.acquire(timeout=0.1) and len(source.asked) == 4 and len(makers()) == 1
+    next(batches)
+    assert more.acquire(timeout=10) and not more.acquire(timeout=0.1)
+    batches.close()
+    assert len(source.asked) == 5 and not makers()
+    with pytest.raises(ValueError, match="at least one batch ahead, got 0"):
+        Prefetch(source, 0)
+
+
+def test_the_thread_ends_when_the_consumer_stops_early():
+    ahead = Prefetch(loader(n=1000, size=1), 2)
+    for _, labels in ahead:
+        assert len(makers()) == 1
+        if labels[0] == 5:
+            break
+    assert not makers()
+    with pytest.raises(KeyError):
+        for _ in ahead:
+            raise KeyError("the consumer's own")
+    assert not makers()
+
+
+@pytest.mark.parametrize("error", [ValueError("a bad file"), MemoryError(), KeyboardInterrupt()], ids=repr)
+def test_an_error_in_the_making_comes_out_in_its_place(error):
+    def augment(images, labels, rng):
+        if 3 in labels:
+            raise error
+        return images, labels
+
+    steps = loader(n=8, size=1, augment=augment)(0)
+    place = steps.order.tolist().index(3)
+    seen = []
+    with pytest.raises(type(error)) as caught:
+        for _, labels in Prefetch(steps, 2):
+            seen.append(labels)
+    assert caught.value is error and len(seen) == place > 0 and not makers()
+    assert "augment" in [entry.name for entry in caught.traceback]  # where it happened stays visible
+
+
+def test_a_spread_is_taken_evenly_over_the_whole_set():
+    assert loader().spread(3)[1].tolist() == [0, 4, 9] and loader().spread(1)[1].tolist() == [0]
+    assert loader().spread(99)[1].tolist() == list(range(10))
+    assert (loader(prepare=lambda x: -x).spread(3)[0] == [0, -4, -9]).all()

@@ -1,0 +1,419 @@
+"""Recipes are data that come back from JSON as they were, refuse nonsense, and fit their models and data."""
+
+import json
+from dataclasses import asdict, fields, replace
+from inspect import signature
+
+import numpy as np
+import pytest
+
+from data_utils import datasets
+from data_utils.datasets import NAMES, open_data
+from data_utils.events import sets as event_sets
+from data_utils.images.pipeline import Pipeline
+from data_utils.loader import Loader, Until
+from lessons.common import start_scs
+from minispike.models import configuration
+from minispike.runs import cli as command
+from minispike.runs.folder import Run
+from minispike.runs.recipes import MASKED, PRETRAINING, RECIPES, Recipe, resolve
+from minispike.runs.session import build, check_fit, clock, doubts, line
+
+SHAPES = {  # of one sample: height, width, channels; classes
+    "digits": (8, 8, 1, 10), "fashion-mnist": (32, 32, 1, 10), "mnist": (32, 32, 1, 10),
+    "cifar10": (32, 32, 3, 10), "cifar100": (32, 32, 3, 100),
+    "tiny-imagenet": (64, 64, 3, 200), "imagenet": (224, 224, 3, 1000),
+    "cifar10dvs": (128, 128, 2, 10), "gesture": (128, 128, 2, 11), "fashion-dvs": (32, 32, 2, 10),
+}  # fmt: skip
+
+
+def test_there_is_a_recipe_for_every_data_set():
+    assert set(RECIPES) == set(NAMES) == set(SHAPES) and set(PRETRAINING) <= set(RECIPES)
+
+
+@pytest.mark.parametrize("recipes", [RECIPES, PRETRAINING], ids=["train", "pretrain"])
+def test_every_recipe_names_a_model_that_takes_its_data(recipes):
+    for name in recipes:
+        recipe = resolve(name, recipes)
+        config = configuration(recipe.model)
+        assert (config["img_size"], config["img_size"], config["in_channels"]) == SHAPES[name][:3], name
+        assert recipe.data == name and recipe.warmup < recipe.epochs and recipe.mixup_until < recipe.epochs
+        assert (recipe.objective == MASKED) == (recipes is PRETRAINING)
+
+
+@pytest.mark.parametrize(
+    "name", ["digits", "fashion-mnist", "cifar100", "cifar10dvs", "gesture", "fashion-dvs"]
+)
+def test_a_recipes_model_is_built_for_its_data(name):
+    *shape, classes = SHAPES[name]
+    recipe = replace(resolve(name), gain=1.5)
+    model = build(recipe, classes)
+    check_fit(model, np.zeros((3, *shape)), recipe)
+    assert model.head.out_channels == classes and model.T == (recipe.T or 4)
+    assert (model.stem.stages[0].norm.weight.data == 1.5).all()
+    with pytest.raises(ValueError, match=rf"{name} has 7×8×1: choose another --model"):
+        check_fit(model, np.zeros((3, 7, 8, 1)), recipe)
+
+
+@pytest.mark.parametrize("recipes", [RECIPES, PRETRAINING], ids=["train", "pretrain"])
+def test_scs_begins_as_in_the_lessons(recipes):
+    recipe = resolve("digits", recipes, model="spikformer_v2_1_64_digits")
+    model = build(recipe, 10)
+    before = {path: array.copy() for path, array in model.state_dict().items()}
+    start_scs(model)
+    assert {3.0, 1.0, 2.0} == {float(a.max()) for path, a in before.items() if path.endswith(".norm.weight")}
+    assert all(np.array_equal(array, before[path]) for path, array in model.state_dict().items())
+
+
+def test_the_authors_numbers():
+    """Spikformer's cifar10.yml and train.py, line by line."""
+    recipe = resolve("cifar10")
+    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.min_lr) == (300, 128, 5e-4, 1e-5)
+    assert (recipe.warmup, recipe.warmup_lr, recipe.weight_decay) == (20, 1e-5, 0.06)
+    assert (recipe.label_smoothing, recipe.mixup, recipe.mixup_until) == (0.1, 0.5, 200)
+    assert (recipe.flip, recipe.policy, recipe.erase, recipe.gain) == (0.5, 0.5, 0.25, 1.0)
+    recipe = resolve("cifar10dvs")
+    assert (recipe.T, recipe.epochs, recipe.batch_size, recipe.lr) == (16, 96, 16, 1e-3)
+    assert (recipe.warmup, recipe.mixup, recipe.mixup_until, recipe.split_by) == (10, 0.5, 75, "number")
+
+
+# ---------------------------------------------------------------- JSON and options
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_comes_back_from_json(name):
+    recipe = resolve(name, lr=1 / 3, seed=7)
+    assert Recipe.from_json(recipe.to_json()) == recipe and recipe.lr == 1 / 3
+
+
+def test_json_that_is_no_recipe_is_refused(tmp_path):
+    known = asdict(resolve("digits"))
+    with pytest.raises(ValueError, match="a recipe has no momentum; it has T, augment_events"):
+        Recipe.from_json(json.dumps(known | {"momentum": 0.9}))
+    del known["lr"], known["seed"]
+    with pytest.raises(ValueError, match="this recipe lacks lr, seed"):
+        Recipe.from_json(json.dumps(known))
+    with pytest.raises(ValueError, match="a recipe is a JSON object, got a list"):
+        Recipe.from_json("[]")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config.json: Expecting property name"):
+        Run.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("epochs", 0, "epochs must lie in 1"),
+        ("epochs", 1.5, "epochs must be a int, got 1.5"),
+        ("lr", "fast", "lr must be a float, got 'fast'"),
+        ("lr", float("nan"), "lr must lie in 0"),
+        ("lr", float("inf"), "lr must lie in 0"),
+        ("beta2", 1.0, "beta2 must lie in 0 … 0.999999999, got 1.0"),
+        ("seed", True, "seed must be a int, got True"),
+        ("flip", 1.1, "flip must lie in 0 … 1, got 1.1"),
+        ("device", "tpu", "device must be one of cpu, cuda, got 'tpu'"),
+        ("objective", "win", "objective must be one of classify, masked"),
+        ("model", "", "a recipe needs a model and data"),
+        ("single_step", 1.0, "single_step must lie in 0 … 0.999999999, got 1.0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        resolve("digits", **{field: value})
+
+
+@pytest.mark.parametrize("epochs, single", [(1, 0), (2, 1), (5, 4), (7, 6), (100, 87)])
+def test_the_last_epoch_runs_at_every_step(epochs, single):
+    assert resolve("fashion-mnist", epochs=epochs).single_step_epochs == single < epochs
+
+
+def test_every_option_overrides_its_field(monkeypatch, tmp_path):
+    """Each field by its option, once: what arrives is a recipe with that field changed, and nothing else."""
+    began = []
+    monkeypatch.setattr(command, "data_of", lambda recipe: began.append(recipe) or 1 / 0)
+    changed = {"model": "saformer_1_64_digits", "data": "mnist", "root": "x", "init": "x", "split_by": "time",
+               "split": "first-100-test", "device": "cuda", "augment_events": 0}  # fmt: skip
+    for entry in fields(Recipe):
+        if entry.name == "objective":
+            continue
+        old = getattr(resolve("digits"), entry.name)
+        new = changed.get(entry.name, 0.125 if entry.type == "float" else 3)
+        arguments = ["--recipe", "digits", "--" + entry.name.replace("_", "-"), str(new)]
+        with pytest.raises(ZeroDivisionError):
+            command.main(["train", *arguments, "--out", str(tmp_path / "x")])
+        assert began[-1] == resolve("digits", **{entry.name: new}) and new != old
+
+
+@pytest.mark.parametrize(
+    "given, idle",
+    [
+        ({}, []),
+        ({"flip": 0.5, "gain": 1.0, "label_smoothing": 0.0, "T": 2}, []),
+        ({"mask_ratio": 0.3, "layer_decay": 0.5}, ["mask-ratio", "layer-decay"]),
+        ({"gain_down": 2.0}, ["gain-down"]),
+        ({"mixup_until": 3, "mixup_probability": 0.5}, ["mixup-probability", "mixup-until"]),
+        ({"mixup_until": 3, "mixup": 0.5, "warmup": 1, "warmup_lr": 0.1}, []),
+        ({"warmup_lr": 0.1, "split_by": "time"}, ["warmup-lr", "split-by"]),
+        ({"split": "first-100-test"}, ["split"]),
+        ({"warmup": 20}, ["warmup 20 of --epochs 20"]),
+        ({"lr": 1e-6}, ["min-lr 1e-05 is above --lr 1e-06"]),
+        ({"threads": 10**6}, ["threads 1000000"]),
+        ({"single_step": 0.5}, []),
+        ({"single_step": 0.5, "T": 1}, ["single-step"]),
+        ({"init": "x", "gain": 2.0, "layer_decay": 0.5}, ["gain"]),
+        ({"model": "spikformer_v2_1_64_digits", "gain_down": 2.0}, []),
+    ],
+)  # fmt: skip
+def test_what_changes_nothing_is_said(given, idle):
+    recipe = resolve("digits", **given)
+    found = doubts(build(replace(recipe, init=""), 10), recipe, given)
+    assert len(found) == len(idle)
+    assert all(told.startswith(f"--{name}") for told, name in zip(found, idle, strict=True))
+
+
+@pytest.mark.parametrize(
+    "objective, model, told",
+    [
+        ("classify", "spikformer_2_64_fashion_dvs", "event frames bring their own T: take --single-step 0"),
+        ("masked", "spikformer_v2_2_64_fashion", "pre-training has one T: take --single-step 0, not 0.5"),
+    ],
+)
+def test_epochs_at_one_step_are_refused_where_they_mean_nothing(objective, model, told):
+    recipe = resolve("fashion-mnist", objective=objective, model=model, single_step=0.5)
+    images = np.zeros((1, 32, 32, 1 + (objective == "classify")))
+    model = build(recipe, 10)
+    with pytest.raises(ValueError, match=told):
+        check_fit(model, images, recipe)
+    check_fit(model, images, replace(recipe, single_step=0.0))
+
+
+@pytest.mark.parametrize("T", [4, 1])
+def test_the_time_that_is_left_goes_with_the_steps(T):
+    """Of four epochs three at T = 1: after the second, one of them is left, and one at T."""
+    recipe = resolve("fashion-mnist", epochs=4, single_step=0.75, T=T)
+    record = {"epoch": 2, "loss": 1.0, "seconds": 30.0}
+    assert f"30.0 s, about {clock(30.0 * (1 + T))} left" in line(record, recipe)
+    at_T = {"epoch": 3, "loss": 1.0, "seconds": 30.0}
+    assert f"about {clock(30.0 * T)} left" in line(at_T, recipe)
+    assert "left" not in line(at_T | {"epoch": 4}, recipe)
+
+
+@pytest.mark.parametrize("recipes", [RECIPES, PRETRAINING], ids=["train", "pretrain"])
+def test_no_recipe_is_in_doubt(recipes):
+    for name in ("digits", "fashion-mnist", "mnist"):
+        recipe = resolve(name, recipes)
+        assert not doubts(build(recipe, 10), recipe, [])
+    masked = resolve("digits", PRETRAINING, label_smoothing=0.1, mask_ratio=0.4, calibration=3)
+    told = doubts(build(masked, 10), masked, ["label_smoothing", "mask_ratio", "calibration"])
+    assert told == [
+        "--label-smoothing changes nothing here: it needs labels, which pre-training has none of",
+        "--calibration changes nothing here: it needs the command train",
+    ]
+
+
+# ---------------------------------------------------------------- data sets by name
+
+
+def test_digits_by_name():
+    train, test, classes = open_data("digits", batch_size=32, shift=0.3)
+    images, labels = train(0)[1]
+    assert (
+        images.shape == (32, 8, 8, 1)
+        and images.dtype == "float32"
+        and labels.shape == (32,)
+        and classes == 10
+    )
+    assert len(train) == 45 and sum(len(labels) for _, labels in test) == 360
+    plain = open_data("digits", batch_size=32)[0](0)[1][0]
+    assert not np.array_equal(images, plain) and np.array_equal(images, train(0)[1][0])
+
+
+def test_mixup_ends_when_the_recipe_says():
+    train, _, _ = open_data("digits", batch_size=32, mixup=0.5, mixup_until=2)
+    assert isinstance(train, Until) and len(train) == 45
+    assert [train(epoch)[0][1].ndim for epoch in range(4)] == [2, 2, 1, 1]
+    mixed, plain = (open_data("digits", batch_size=32, mixup=mixup)[0] for mixup in (0.5, 0))
+    for epoch, loader in ((1, mixed), (2, plain)):
+        whole = list(loader(epoch))
+        for a, b in zip(train(epoch, 3), whole[3:], strict=True):  # from a step on, as well
+            assert np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1])
+    assert open_data("digits", batch_size=32, mixup=0.5)[0](99)[0][1].ndim == 2  # 0: to the end
+
+
+def test_cifar_by_name(monkeypatch, rng):
+    """The order of the published code; the policy on bytes, and the test images only standardised."""
+    images, labels = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8), np.arange(20) % 10
+    monkeypatch.setitem(
+        datasets.CIFAR, "cifar10", (lambda root: ((images, labels), (images[:5], labels[:5])), 10)
+    )
+    recipe = resolve("cifar10", batch_size=8)
+    train, test, _ = command.data_of(recipe)
+    assert isinstance(train, Until) and train.epoch == 200
+    assert train.first.augment == replace(train.then.augment, mixup=0.5)
+    assert (train.then.augment.flip, train.then.augment.policy, train.then.augment.erase) == (0.5, 0.5, 0.25)
+    x, targets = train(0)[0]
+    assert x.dtype == "float32" and targets.shape == (8, 10) and x.shape == (8, 32, 32, 3)
+    assert np.array_equal(next(iter(test))[0], datasets.prepare_cifar(images[:5]))
+    assert np.array_equal(
+        next(iter(train))[0], datasets.prepare_cifar(images[:8])
+    )  # plain: in order, prepared
+
+
+def test_image_folders_by_name(tmp_path, rng):
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    for part in ("train", "val"):
+        for name in ("cat", "dog", "eel"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(2):
+                pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+                image.fromarray(pixels).save(tmp_path / part / name / f"{i}.png")
+    train, test, classes = open_data(
+        "tiny-imagenet", str(tmp_path), batch_size=4, size=32, flip=0.5, policy=0.5
+    )
+    assert train(0)[0][0].shape == next(iter(test))[0].shape == (4, 32, 32, 3) and classes == 3
+    assert next(iter(train))[0].shape == (4, 32, 32, 3)
+    with pytest.raises(FileNotFoundError, match="say where its folders train and val are"):
+        open_data("imagenet", batch_size=4)
+
+
+def test_event_sets_are_asked_with_the_recipes_numbers(monkeypatch, rng):
+    asked = {}
+
+    def open_events(name, root, **settings):
+        asked.update(settings, name=name, root=root)
+        T = settings["T"]
+        frames, labels = rng.poisson(0.1, (T, 4, 128, 128, 2)).astype("float32"), np.arange(4)
+        return [(frames, labels)], [(frames, labels)]
+
+    monkeypatch.setattr("data_utils.datasets.open_events", open_events)
+    command.data_of(resolve("cifar10dvs", split="first-100-test"))
+    assert (asked.pop("split"), asked["name"]) == ("first-100-test", "cifar10dvs")
+    recipe = resolve("gesture", T=3, root="here", split_by="time", augment_events=0)
+    _, test, classes = command.data_of(recipe)
+    assert classes == 11 and test[0][0].shape[:2] == (3, 4)
+    expected = dict(name="gesture", root="here", T=3, batch_size=16, seed=0, mixup=0.5, mixup_until=75)
+    expected |= dict(mixup_probability=0.5, augment=False, split_by="time")
+    assert asked == expected and set(asked) <= set(signature(event_sets.open_events).parameters)
+    check_fit(build(recipe, classes), test[0][0], recipe)
+
+
+def test_a_pipeline_does_nothing_that_it_is_not_told(rng):
+    images, labels = rng.standard_normal((6, 8, 8, 1)).astype("float32"), np.arange(6)
+    x, targets = Pipeline(10)(images, labels, rng)
+    assert np.array_equal(x, images) and targets is labels
+    with pytest.raises(ValueError, match="the policy's operations work on bytes"):
+        Pipeline(10, policy=0.5)
+
+
+def test_a_loader_starts_at_any_step_and_makes_nothing_before(rng):
+    asked = []
+
+    class Source(list):
+        def __getitem__(self, indices):
+            asked.extend(indices)
+            return np.asarray(indices)
+
+    loader = Loader(Source(range(10)), np.arange(10), 3)
+    rest = loader(5, 2)
+    assert len(rest) == 4 and len(list(rest)) == 2 and asked == rest.order[6:].tolist()
+
+
+def test_the_authors_other_numbers():
+    """imagenet.yml; MAE's optimizer and rate at a batch of 256; what is left of CIFAR10-DVS's train.py."""
+    expected = {
+        "imagenet": dict(model="spikformer_8_512_imagenet", epochs=300, batch_size=24, lr=5e-4, min_lr=1e-5,
+                         warmup=20, warmup_lr=1e-6, weight_decay=0.05, label_smoothing=0.1, mixup=0.8),
+        "cifar100": asdict(resolve("cifar10")) | {"data": "cifar100"},
+        "cifar10dvs": dict(min_lr=1e-5, warmup_lr=1e-5, weight_decay=0.06, label_smoothing=0.1,
+                           mixup_probability=0.5),
+    }  # fmt: skip
+    for name, numbers in expected.items():
+        assert asdict(resolve(name)) | numbers == asdict(resolve(name)), name
+    mae = resolve("imagenet", PRETRAINING)
+    assert (mae.batch_size, mae.lr, mae.min_lr, mae.warmup, mae.warmup_lr) == (256, 1.5e-4, 0.0, 40, 0.0)
+    assert (mae.beta2, mae.weight_decay, mae.mixup, mae.erase, mae.mask_ratio) == (0.95, 0.05, 0.0, 0.0, 0.5)
+
+
+def test_no_number_may_be_negative_and_no_share_above_one():
+    shares = "shift flip policy mixup_probability erase label_smoothing layer_decay mask_ratio".split()
+    numbers = [entry.name for entry in fields(Recipe) if entry.type != "str"]
+    for name, value in [*((name, -1) for name in numbers), *((name, 1.5) for name in shares)]:
+        with pytest.raises(ValueError, match=f"^{name} must"):
+            resolve("digits", **{name: value})
+
+
+def test_pretraining_begins_with_nothing():
+    with pytest.raises(ValueError, match="init is for training, not for pre-training"):
+        resolve("digits", PRETRAINING, init="encoder")
+
+
+@pytest.mark.parametrize("recipes", [RECIPES, PRETRAINING], ids=["train", "pretrain"])
+def test_the_seed_is_that_of_the_weights(recipes):
+    one, again, other = (build(resolve("digits", recipes, seed=seed), 10).parameters() for seed in (1, 1, 2))
+    assert all(np.array_equal(a.data, b.data) for a, b in zip(one, again, strict=True))
+    assert any(not np.array_equal(a.data, b.data) for a, b in zip(one, other, strict=True))
+
+
+def test_the_seed_is_that_of_the_shuffling():
+    first = [command.data_of(resolve("digits", seed=seed))[0](0)[0][1] for seed in (1, 1, 2)]
+    assert np.array_equal(first[0], first[1]) and not np.array_equal(first[0], first[2])
+
+
+def test_what_a_model_says_of_its_data_is_asked_for(monkeypatch):
+    monkeypatch.setattr(command, "open_data", lambda name, root, **settings: settings)
+    assert command.data_of(resolve("tiny-imagenet"))["size"] == 64
+    asked = command.data_of(resolve("fashion-dvs", T=0, seed=5))
+    assert (asked["size"], asked["T"], asked["seed"]) == (32, 8, 5)  # T = 0: as many as the model has
+
+
+def test_the_seed_of_events_is_passed_on(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        "data_utils.datasets.open_events", lambda *_, **given: asked.update(given) or ([], [])
+    )
+    command.data_of(resolve("gesture", seed=5))
+    assert asked["seed"] == 5
+
+
+def test_a_split_is_said_where_there_is_more_than_one():
+    assert command.with_split(resolve("cifar10dvs")) == "cifar10dvs, split 90-10"
+    assert command.with_split(resolve("digits")) == "digits"
+
+
+@pytest.mark.parametrize("seconds, told", [(99, "99 s"), (100, "2 min"), (5900, "98 min"), (7200, "2.0 h")])
+def test_durations_are_said_as_people_do(seconds, told):
+    assert clock(seconds) == told
+
+
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("mnist", "load_mnist needs in"),
+        ("fashion-mnist", "load_fashion_mnist needs in"),
+        ("cifar10", "no CIFAR-10 in"),
+        ("cifar100", "no CIFAR-100 in"),
+    ],
+)
+def test_a_name_opens_its_own_set_in_the_root(tmp_path, name, told):
+    with pytest.raises(FileNotFoundError, match=f"^{told} {tmp_path}"):
+        open_data(name, str(tmp_path), batch_size=1)
+
+
+def test_cifars_classes_and_filling_are_its_own(monkeypatch):
+    pair = np.zeros((2, 32, 32, 3), np.uint8), np.arange(2)
+    for name, (_, classes) in list(datasets.CIFAR.items()):
+        monkeypatch.setitem(datasets.CIFAR, name, (lambda root: (pair, pair), classes))
+        train, _, found = open_data(name, batch_size=2)
+        assert found == SHAPES[name][-1] and train.augment.fill.tolist() == [125, 123, 114]  # 255 · the mean
+
+
+def test_image_folders_are_standardised_by_imagenets_numbers(tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    for part in ("train", "val"):
+        (tmp_path / part / "cat").mkdir(parents=True)
+        image.new("RGB", (40, 50), (255, 255, 255)).save(tmp_path / part / "cat" / "0.png")
+    train, test, _ = open_data("tiny-imagenet", str(tmp_path), batch_size=1, size=32)
+    white = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    for images, _ in (train(0)[0], next(iter(train)), next(iter(test))):
+        np.testing.assert_allclose(images, np.broadcast_to(white, (1, 32, 32, 3)), rtol=1e-5)
+    assert train.augment.fill.tolist() == [124, 116, 104]
