@@ -245,7 +245,7 @@ viz.save(fig, "01_lif")
 # ★★ Re-derive: a silent neuron under a constant current c > 1 has charged to H = c (1 − (1 − 1/τ)ⁿ) after n
 # steps. Show it, and write `steps_to_fire(c, tau)`, the number of steps up to its first spike.
 #
-#     assert all(lif(np.full(99, c), tau).data.argmax() + 1 == steps_to_fire(c, tau) for c, tau in cases)
+#     assert all(lif(np.full(99, c), tau=tau).data.argmax() + 1 == steps_to_fire(c, tau=tau) for c, tau in cases)
 #
 # ★★★ Deeper: `bptt` must wait for the end and keep all of H. Instead, carry ∂V[t]/∂X[k] along for every k,
 # forwards in time, and add to gX[k] as each gS[t] arrives. Write `forward_in_time(X, gS)` for the hard,

@@ -89,7 +89,7 @@ assert bare[0] < 0.01 and bare[1] == 0 and 0.02 < min(low) and max(low) < 0.1 < 
 stem, steps, digit = SPS(1, 16, (False, False, True, False), rng=1), [], images[None, :1].astype(float)
 repeat = partial(ops.broadcast_to, shape=(4, 1, 8, 8, 1))  # [1, B, H, W, C] -> [T, B, H, W, C]
 # trace calls back at every operation that runs
-with trace(lambda f, inputs, y, path: steps.append(len(y)) if isinstance(f, conv.Conv2d) else None):
+with trace(lambda f, inputs, y, path: steps.append(len(y)) if isinstance(f, conv.Convolve2d) else None):
     compare(lambda x: stem(x, T=4), lambda x: stem(repeat(x)), digit, *stem.parameters(), tol=1e-10)
 print(f"steps in the 5 convolutions: {steps[:5]}, not {steps[5:]}; same tokens and gradients")
 assert steps == [1] + 9 * [4]

@@ -16,7 +16,7 @@ from lessons.event_machine import EventMachine
 from minispike import Tensor, create_model, no_grad, ops
 from minispike.measure import viz
 from minispike.measure.energy import COLUMNS, PARTS, PICOJOULES, Operations, count
-from minispike.ops.conv import Conv2d
+from minispike.ops.conv import Convolve2d
 from minispike.ops.matmul import MatMul
 
 # %% [markdown]
@@ -34,9 +34,9 @@ for _, p, q, c in np.argwhere(x):
         if 0 <= p + 1 - i < 4 and 0 <= q + 1 - j < 4:
             y[0, p + 1 - i, q + 1 - j] += w[i, j, c]
             additions += 5
-(fan_out,) = Conv2d.fan_out(x, w, stride=1, padding=1)  # [H, W, C], beside `cost` in the op
+(fan_out,) = Convolve2d.fan_out(x, w, stride=1, padding=1)  # [H, W, C], beside `cost` in the op
 assert np.allclose(y, ops.conv2d(x, w, padding=1).data) and additions == (x * fan_out).sum()
-dense = Conv2d.cost(x.shape, w.shape, stride=1, padding=1)
+dense = Convolve2d.cost(x.shape, w.shape, stride=1, padding=1)
 print(f"convolution: {additions} additions; {x.mean():.0%} of {dense} dense MACs are {x.mean() * dense:.0f}")
 
 Q, K, V = (rng.random((3, 8, 6)) < 0.4).astype(float)  # [N, d] each
@@ -109,7 +109,7 @@ print("  + 1.595 mJ, its first convolution T times, with 64 channels: to 0.001 m
 
 # %%
 hooked = sum(row.events.ac for row in found.rows if row.op != "MatMul")
-borderless = sum(row.paper.ac if row.op == "Conv2d" else row.events.ac for row in found.rows)
+borderless = sum(row.paper.ac if row.op == "Convolve2d" else row.events.ac for row in found.rows)
 assert hooked < needed < borderless
 print(f"without SSA's products {hooked / needed - 1:+.1%}, without borders {borderless / needed - 1:+.1%}")
 

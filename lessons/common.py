@@ -15,7 +15,7 @@ from minispike import Module, evaluate, fit
 from minispike.files.checkpoint import load_encoder
 from minispike.masked import MaskedAutoencoder, pretrain
 from minispike.optim import AdamW, cosine_with_warmup, layer_scales
-from minispike.train import calibrate
+from minispike.train import calibrate, set_gains
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 
@@ -71,9 +71,7 @@ def train_on_digits(
     recipe for CIFAR); images shifted by up to 0.3 pixels. Batch norm's gain starts at 2: at 1 a neuron
     needs a current of two deviations to fire at once, and the first epochs look dead.
     """
-    for path, parameter in model.named_parameters():
-        if path.endswith("norm.weight"):
-            parameter.data[...] = 2
+    set_gains(model, 2)
     (images, labels), test = load_digits()
     return fit(
         model,
@@ -104,9 +102,7 @@ def start_scs(model: Module) -> None:
     equal gains twelve layers of spikes, in stages of 8 to 64 channels, scramble what they are given. The
     blocks start at 2.
     """
-    for path, parameter in model.named_parameters():
-        if path.endswith("norm.weight") and path.startswith(("stem.", "blocks.")):
-            parameter.data[...] = 2 if path.startswith("blocks.") else 3 if ".down." in path else 1
+    set_gains(model, 2, down=1.5, pair=0.5)
 
 
 def pretrain_on_digits(
@@ -170,9 +166,7 @@ def wake(model: Module, images, gain: float = 3.0) -> None:
     """Make an untrained model fire, so that there is something to see: raise batch norm's gain, and let one
     pass over the images make its running statistics.
     """
-    for path, parameter in model.named_parameters():
-        if path.endswith("norm.weight"):
-            parameter.data[...] = gain
+    set_gains(model, gain)
     calibrate(model.train(), [(images, None)])
 
 

@@ -52,7 +52,7 @@ class Tensor:
         return len(self.data)
 
     def __repr__(self) -> str:
-        made_by = f", made by {type(self.creator).__name__}" if self.creator else ""
+        made_by = f", made by {self.creator.name}" if self.creator else ""
         return f"Tensor({self.data}{made_by})"
 
     def __array__(self, *_, **__):
@@ -105,11 +105,16 @@ class Function:
     that gradient would use. An input may also be a Python number, a constant.
     """
 
+    name = "Function"  # what reports and messages call it
     xp = None
     needs: tuple[bool, ...] = (True,) * 8  # called alone, as a test may do: every gradient is wanted
     number = -1  # the place in the order in which functions were applied
     constants: dict = {}
     sources: tuple | None = None  # for each input: the Function that made it, a leaf Tensor, or None
+
+    def __init_subclass__(cls) -> None:
+        if Function in cls.__bases__:  # a subclass of an op is a faster form of that op, and keeps its name
+            cls.name = cls.__name__
 
     @classmethod
     def apply(cls, *inputs, **constants) -> Tensor:
@@ -117,8 +122,9 @@ class Function:
         function = cls()
         inputs = tuple(float(x) if isinstance(x, (int, float)) else as_tensor(x) for x in inputs)
         tensors = [x for x in inputs if isinstance(x, Tensor)]
-        expect(bool(tensors), f"{cls.__name__} needs at least one Tensor or array")
-        function.xp = _common_xp(cls.__name__, tensors)
+        if not tensors:
+            raise ValueError(f"{where()}{cls.name} needs at least one Tensor or array")
+        function.xp = _common_xp(cls.name, tensors)
         recording = _grad_enabled.get()
         function.needs = tuple(recording and isinstance(x, Tensor) and x.requires_grad for x in inputs)
         function.constants = constants
@@ -177,7 +183,7 @@ def _backward(last: Function, gy: Array) -> None:
         _, function = heapq.heappop(heap)
         arrived = pending.pop(function)
         gxs = function.backward(arrived)
-        sources, name = function.sources, type(function).__name__
+        sources, name = function.sources, function.name
         function.__dict__.clear()  # what it kept for backward is freed here
         for source, gx in zip(sources, gxs if isinstance(gxs, tuple) else (gxs,), strict=True):
             if source is None:
@@ -200,9 +206,7 @@ def _backward(last: Function, gy: Array) -> None:
 def _kept(function: Function) -> Function:
     """Return the function. RuntimeError where an earlier backward has freed what it kept."""
     if function.sources is None:
-        raise RuntimeError(
-            f"backward met {type(function).__name__} twice: its arrays were freed the first time"
-        )
+        raise RuntimeError(f"backward met {function.name} twice: its arrays were freed the first time")
     return function
 
 
@@ -276,9 +280,3 @@ def where() -> str:
         return ""
     path, name = module_path(), type(_modules.get()[-1]).__name__
     return f"{path} ({name}): " if path else f"{name}: "
-
-
-def expect(ok: bool, message: str) -> None:
-    """Raise a ValueError that begins with the layer's name unless `ok`."""
-    if not ok:
-        raise ValueError(where() + message)

@@ -1,96 +1,210 @@
-"""The named models: the family and configuration of each, as the papers' tables have them.
+"""The named models: what the papers' tables say, each number written once.
 
-A configuration holds keywords of the family's function in models.py, of `transformer`, and of LIF. `pools`
-says which of the stem's four stages halve the grid.
+A name is family_depth_width_data, for example spikformer_4_384_cifar10. `configuration(name)` joins what the
+family, the data and the width determine to one Config: all that a model is built from.
 """
 
 from __future__ import annotations
 
-# ---------------------------------------------------------------- what the data bring
+import re
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 
-DIGITS = dict(img_size=8, in_channels=1, num_classes=10, pools=(False, False, True, False))  # 4×4 tokens
-FASHION = dict(img_size=32, in_channels=1, num_classes=10, pools=(False, False, True, True))  # 8×8
-CIFAR10 = dict(img_size=32, in_channels=3, num_classes=10, pools=(False, False, True, True))  # 8×8
-CIFAR100 = CIFAR10 | dict(num_classes=100)
-TINY_IMAGENET = dict(img_size=64, in_channels=3, num_classes=200, pools=(False, True, True, True))  # 8×8
-IMAGENET = dict(img_size=224, in_channels=3, num_classes=1000, pools=(True,) * 4)  # 14×14
-CIFAR10_DVS = dict(img_size=128, in_channels=2, num_classes=10, pools=(True,) * 4, T=16)  # 8×8; frames
-GESTURE = CIFAR10_DVS | dict(num_classes=11)
-FASHION_DVS = FASHION | dict(in_channels=2, T=8)  # 8×8; frames
+from .neuron import Neuron
+from .surrogate import Sigmoid, Surrogate
 
-# what the authors' attention has there, beside the heads
-ON_IMAGENET = dict(qkv_bias=False)
-ON_EVENTS = dict(qkv_bias=False, scale=0.25, num_heads=16)
-
-# ---------------------------------------------------------------- sizes: depth and width
-
-SMALL = dict(depth=1, embed_dim=64, mlp_ratio=2)  # the lessons' own, for 8×8 digits
-MEDIUM = dict(depth=2, embed_dim=64)  # our own too, for 28×28 or 32×32 images
-D4_384, D4_256, D2_384 = (dict(depth=d, embed_dim=w) for d, w in ((4, 384), (4, 256), (2, 384)))
-D8_384, D8_512, D10_512 = (dict(depth=d, embed_dim=w) for d, w in ((8, 384), (8, 512), (10, 512)))
-D8_768, D16_768, D2_256 = (dict(depth=d, embed_dim=w) for d, w in ((8, 768), (16, 768), (2, 256)))
+# ---------------------------------------------------------------- what a model is built from
 
 
-def heads(n: int) -> dict:
-    return dict(num_heads=n)
+@dataclass(frozen=True)
+class Config:
+    """A whole model: its data, its stem, its blocks, its mixer and its neurons.
 
+    img_size: the image's side, or (height, width).    in_channels: 2 for event frames.
+    stem: "sps", or Spikformer V2's "scs".    pools: which of the stem's four stages halve the grid: SPS by a
+    max-pool after the stage, SCS by the stride of the stage's first convolution.
+    T: time steps for which a static image is shown.    mlp_ratio: the MLP's hidden width over embed_dim.
+    mixer: a name in models.MIXERS, or a wavelet family of PyWavelets ("haar", "db2", …).
+    ssa, sasa:    num_heads; qkv_bias, whether the maps to q, k and v have biases; scale, their s.
+    sasa:         aggregate, "pool", "global" or "channel" (see blocks/sasa.py); r, the side of pool's cells;
+                  dwc, the kernel of the depthwise convolution module, 3 or 5, or None for SASA alone.
+    wavelets:     bases, the transforms of a learned mixture; levels, how many times each wavelet is applied.
+    tau … smooth: the constants of all neurons (see neuron.Neuron); the attention neuron keeps its threshold
+    of 0.5.
+    """
+
+    img_size: int | tuple[int, int]
+    in_channels: int
+    num_classes: int
+    pools: tuple[bool, ...]
+    embed_dim: int
+    depth: int
+    stem: str = "sps"
+    mixer: str = "ssa"
+    mlp_ratio: float = 4
+    T: int = 4
+    dtype: str = "float32"
+    num_heads: int = 1
+    scale: float = 0.125
+    qkv_bias: bool = True
+    aggregate: str = "pool"
+    r: int = 2
+    dwc: int | None = 3
+    bases: tuple[str, ...] = ("haar", "db2", "bior1.3")
+    levels: int = 1
+    tau: float = 2.0
+    v_threshold: float = 1.0
+    v_reset: float | None = 0.0
+    detach_reset: bool = True
+    surrogate: Surrogate = Sigmoid(4.0)
+    smooth: bool = False
+
+    def __post_init__(self):
+        sizes = {name: getattr(self, name) for name in ("T", "embed_dim", "num_classes", "in_channels")}
+        sizes["embed_dim · mlp_ratio"] = self.hidden
+        odd = [f"{name} = {n}" for name, n in sizes.items() if n % 1 or n < 1]
+        odd += [f"depth = {self.depth}"] if self.depth % 1 or self.depth < 0 else []
+        if odd:
+            whole = "whole numbers, from 1 on (depth: from 0)"
+            raise ValueError(f"a model needs {whole}, got {', '.join(odd)}")
+
+    @classmethod
+    def from_dict(cls, found: dict) -> Config:
+        """Return the Config that a file holds. Older files name a family: ValueError if it is unknown."""
+        found = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+        family = found.pop("family", None)
+        if family is not None and family not in FAMILIES:
+            raise ValueError(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
+        return cls(**FAMILIES.get(family, {}) | found)
+
+    @property
+    def hidden(self) -> int:
+        """The hidden width of the MLPs."""
+        return int(self.embed_dim * self.mlp_ratio)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The image's height and width."""
+        return (self.img_size, self.img_size) if isinstance(self.img_size, int) else tuple(self.img_size)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The token grid's height and width."""
+        height, width = self.size
+        halvings = sum(self.pools)
+        return height // 2**halvings, width // 2**halvings
+
+    @property
+    def neuron(self) -> dict:
+        """The keywords of the model's neurons."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(Neuron)}
+
+
+# ---------------------------------------------------------------- families
+
+FAMILIES = {  # family: what it fixes. Files that older versions wrote name it, too
+    "spikformer": dict(stem="sps", mixer="ssa"),  # arXiv 2209.15425
+    "attention_free_spikformer": dict(stem="sps"),  # arXiv 2308.02557: the same sizes, other mixers
+    "spikformer_v2": dict(stem="scs", mixer="ssa"),  # arXiv 2401.02020
+    "saformer": dict(stem="sps", mixer="sasa"),  # arXiv 2412.13553
+}
+PREFIXES = {family: FAMILIES[family] for family in ("spikformer", "spikformer_v2", "saformer")} | {
+    f"attention_free_{mixer}": FAMILIES["attention_free_spikformer"] | dict(mixer=mixer)
+    for mixer in ("fft1d", "fft2d", "haar", "wavelets", "identity", "random")
+}
+
+# ---------------------------------------------------------------- data
+
+CIFAR = dict(img_size=32, in_channels=3, pools=(False, False, True, True))  # 8×8 tokens
+EVENTS = dict(qkv_bias=False, scale=0.25)  # the authors' attention on event frames
+FRAMES_128 = EVENTS | dict(img_size=128, in_channels=2, pools=(True,) * 4, T=16)  # 8×8 tokens
+SMALL = dict(in_channels=1, num_classes=10)  # ours
+
+DATA = {
+    "digits": SMALL | dict(img_size=8, pools=(False, False, True, False), mlp_ratio=2),  # 4×4 tokens; ours
+    "fashion": SMALL | dict(img_size=32, pools=(False, False, True, True)),  # 8×8 tokens; ours
+    "cifar10": CIFAR | dict(num_classes=10),
+    "cifar100": CIFAR | dict(num_classes=100),
+    "tinyimagenet": dict(img_size=64, in_channels=3, num_classes=200, pools=(False, True, True, True)),
+    "imagenet": dict(img_size=224, in_channels=3, num_classes=1000, pools=(True,) * 4, qkv_bias=False),
+    "cifar10dvs": FRAMES_128 | dict(num_classes=10),
+    "gesture": FRAMES_128 | dict(num_classes=11),
+    # ours: 64 tokens and heads of width 16, as in the event networks, so the same scale
+    "fashion_dvs": EVENTS | CIFAR | dict(in_channels=2, num_classes=10, T=8),
+}
+HEADS = {  # data: {width: number of heads}
+    "digits": {64: 4},
+    "fashion": {64: 4},
+    "cifar10": {256: 8, 384: 12},
+    "cifar100": {384: 12},
+    "tinyimagenet": {384: 12},
+    "imagenet": {384: 8, 512: 8, 768: 12},
+    "cifar10dvs": {256: 16},
+    "gesture": {256: 16},
+    "fashion_dvs": {64: 4},
+}
+EXCEPTIONS = {
+    # ours: the small SCS halves early, because it is expensive
+    "spikformer_v2_1_64_digits": dict(pools=(False, True, False, False)),
+    "spikformer_v2_2_64_fashion": dict(pools=(True, True, False, False)),
+    "spikformer_v2_16_768_imagenet": dict(T=1),  # published at T = 1
+}
 
 # ---------------------------------------------------------------- names
 
-MODELS: dict[str, tuple[str, dict]] = {
-    "spikformer_1_64_digits": ("spikformer", DIGITS | SMALL | heads(4)),
-    "spikformer_2_64_fashion": ("spikformer", FASHION | MEDIUM | heads(4)),
-    # Spikformer (arXiv 2209.15425), table 4: CIFAR
-    "spikformer_4_384_cifar10": ("spikformer", CIFAR10 | D4_384 | heads(12)),
-    "spikformer_4_256_cifar10": ("spikformer", CIFAR10 | D4_256 | heads(8)),
-    "spikformer_2_384_cifar10": ("spikformer", CIFAR10 | D2_384 | heads(12)),
-    # table 3: ImageNet
-    "spikformer_8_384_imagenet": ("spikformer", IMAGENET | ON_IMAGENET | D8_384 | heads(8)),
-    "spikformer_8_512_imagenet": ("spikformer", IMAGENET | ON_IMAGENET | D8_512 | heads(8)),
-    "spikformer_10_512_imagenet": ("spikformer", IMAGENET | ON_IMAGENET | D10_512 | heads(8)),
-    "spikformer_8_768_imagenet": ("spikformer", IMAGENET | ON_IMAGENET | D8_768 | heads(12)),
-    # table 5: event frames
-    "spikformer_2_256_cifar10dvs": ("spikformer", CIFAR10_DVS | ON_EVENTS | D2_256),
-    "spikformer_2_256_gesture": ("spikformer", GESTURE | ON_EVENTS | D2_256),
-    # our own: as there 64 tokens and heads of width 16, so the same scale
-    "spikformer_2_64_fashion_dvs": ("spikformer", FASHION_DVS | ON_EVENTS | MEDIUM | heads(4)),
-}
-
-# Attention-free Spikformer (arXiv 2308.02557): the same sizes, other mixers, and two controls
-for _mixer in ("fft1d", "fft2d", "haar", "wavelets", "identity", "random"):
-    for _name, _config in {
-        "1_64_digits": DIGITS | SMALL,
-        "2_64_fashion": FASHION | MEDIUM,
-        "4_384_cifar10": CIFAR10 | D4_384,
-        "2_256_cifar10dvs": CIFAR10_DVS | D2_256,
-        "2_64_fashion_dvs": FASHION_DVS | MEDIUM,
-    }.items():
-        MODELS[f"attention_free_{_mixer}_{_name}"] = (
-            "attention_free_spikformer",
-            _config | dict(mixer=_mixer),
-        )
-
-# Spikformer V2 (arXiv 2401.02020): SCS halves where `pools` says; the small ones early, for SCS is costly
-_EARLY = dict(pools=(False, True, False, False)), dict(pools=(True, True, False, False))
-MODELS |= {
-    "spikformer_v2_1_64_digits": ("spikformer_v2", DIGITS | SMALL | _EARLY[0] | heads(4)),
-    "spikformer_v2_2_64_fashion": ("spikformer_v2", FASHION | MEDIUM | _EARLY[1] | heads(4)),
-    "spikformer_v2_8_384_imagenet": ("spikformer_v2", IMAGENET | ON_IMAGENET | D8_384 | heads(8)),
-    "spikformer_v2_8_512_imagenet": ("spikformer_v2", IMAGENET | ON_IMAGENET | D8_512 | heads(8)),
-    "spikformer_v2_16_768_imagenet": (
-        "spikformer_v2",
-        IMAGENET | ON_IMAGENET | D16_768 | heads(12) | dict(T=1),  # published at T = 1
+ATTENTION_FREE = ("1_64_digits", "2_64_fashion", "4_384_cifar10", "2_256_cifar10dvs", "2_64_fashion_dvs")
+SIZES = {  # prefix of the name: depth_width_data
+    "spikformer": (
+        "1_64_digits", "2_64_fashion",
+        "4_384_cifar10", "4_256_cifar10", "2_384_cifar10",  # Spikformer, table 4
+        "8_384_imagenet", "8_512_imagenet", "10_512_imagenet", "8_768_imagenet",  # table 3
+        "2_256_cifar10dvs", "2_256_gesture", "2_64_fashion_dvs",  # table 5; the last is ours
     ),
-}
+    **{prefix: ATTENTION_FREE for prefix in PREFIXES if prefix.startswith("attention_free")},
+    "spikformer_v2": (
+        "1_64_digits", "2_64_fashion", "8_384_imagenet", "8_512_imagenet", "16_768_imagenet",
+    ),
+    "saformer": (
+        "1_64_digits", "2_64_fashion", "4_384_cifar10", "4_384_cifar100", "4_384_tinyimagenet",
+        "2_256_cifar10dvs", "2_256_gesture", "2_64_fashion_dvs",
+    ),
+}  # fmt: skip
+NAMES = [f"{prefix}_{size}" for prefix, sizes in SIZES.items() for size in sizes]
 
-# SAFormer (arXiv 2412.13553): Spikformer's sizes again
-MODELS |= {
-    "saformer_1_64_digits": ("saformer", DIGITS | SMALL | heads(4)),
-    "saformer_2_64_fashion": ("saformer", FASHION | MEDIUM | heads(4)),
-    "saformer_4_384_cifar10": ("saformer", CIFAR10 | D4_384 | heads(12)),
-    "saformer_4_384_cifar100": ("saformer", CIFAR100 | D4_384 | heads(12)),
-    "saformer_4_384_tinyimagenet": ("saformer", TINY_IMAGENET | D4_384 | heads(12)),
-    "saformer_2_256_cifar10dvs": ("saformer", CIFAR10_DVS | ON_EVENTS | D2_256),
-    "saformer_2_256_gesture": ("saformer", GESTURE | ON_EVENTS | D2_256),
-    "saformer_2_64_fashion_dvs": ("saformer", FASHION_DVS | ON_EVENTS | MEDIUM | heads(4)),
+
+def configuration(name: str, **overrides) -> Config:
+    """Return the Config of a named model, with some of its fields changed.
+
+    Raises ValueError for an unknown name, TypeError for a field that the model does not have or use.
+    """
+    if name not in NAMES:
+        near = get_close_matches(name, NAMES, n=3, cutoff=0.4) or NAMES
+        raise ValueError(f"no model {name!r}; nearest: {', '.join(near)} (list_models() gives all)")
+    prefix, depth, width, data = re.fullmatch(r"(\w+?)_(\d+)_(\d+)_(\w+)", name).groups()
+    settings = {"embed_dim": int(width), "depth": int(depth), "num_heads": HEADS[data][int(width)]}
+    settings |= DATA[data] | PREFIXES[prefix] | EXCEPTIONS.get(name, {})
+    overrides = {key: value.item() if hasattr(value, "item") else value for key, value in overrides.items()}
+    used = fields_used(overrides.get("mixer", settings["mixer"]))
+    unknown = [key for key in overrides if key not in used]
+    if unknown:
+        raise TypeError(f"create_model({name!r}) has no {', '.join(unknown)}; it takes {', '.join(used)}")
+    return Config(**settings | overrides)
+
+
+MIXER_FIELDS = {  # mixer: the fields that it uses, of those that are not for every model
+    "ssa": ("num_heads", "scale", "qkv_bias"),
+    "sasa": ("num_heads", "scale", "qkv_bias", "aggregate", "r", "dwc"),
+    "wavelets": ("bases", "levels"),
+    "fft1d": (),
+    "fft2d": (),
+    "identity": (),
+    "random": (),
 }
+WAVELET_FIELDS = ("levels",)  # of every other mixer: a wavelet family
+
+
+def fields_used(mixer: str) -> list[str]:
+    """Return the names of the fields that a model with this mixer uses."""
+    special = {name for names in (*MIXER_FIELDS.values(), WAVELET_FIELDS) for name in names}
+    own = MIXER_FIELDS.get(mixer, WAVELET_FIELDS)
+    return [entry.name for entry in fields(Config) if entry.name in own or entry.name not in special]

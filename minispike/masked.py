@@ -1,22 +1,22 @@
-"""Masked image modelling, Spikformer V2's pre-training: hide half of the patches or more, and guess them.
+"""Masked image modelling, Spikformer V2's pre-training: hide half of the patches or more, and predict them.
 
     images  →  SCS, on the visible patches alone   →  visible tokens  →  blocks       the encoder
             →  mean over T, Linear, a mask token in every hidden place, positions
-            →  a few plain blocks, LayerNorm, Linear  →  each patch's pixels          the decoder, thrown away
+            →  a few plain blocks, LayerNorm, Linear  →  each patch's pixels          the decoder, discarded
 
     loss = mean over the masked patches of (prediction − normalised pixels)²
 
-Spikformer V2 (arXiv 2401.02020) pre-trains so; its details are not established, and what stands here is our
-reading, after masked autoencoders (arXiv 2111.06377) and SparK (arXiv 2301.03580), which hides patches from a
-convolutional network. Hidden patches leave no trace: see visible.py. The blocks are unchanged and see fewer
-tokens, so SSA, a sum over tokens, has its scale multiplied by N / n_visible. Only visible tokens enter the
-blocks, which makes them cheaper; a whole step is cheaper than supervised training's where the blocks are
-large enough (benchmarks/README.md).
+Spikformer V2 (arXiv 2401.02020) pre-trains this way but leaves details open; we fill them in after masked
+autoencoders (MAE, arXiv 2111.06377) and SparK (arXiv 2301.03580), which hides patches from a convolutional
+network. Hidden patches leave no trace: see visible.py. The blocks are unchanged and see fewer tokens. SSA is
+a sum over tokens, so its scale is multiplied by N / n_visible. Only visible tokens enter the blocks, which
+makes the blocks cheaper; a whole step is cheaper than a supervised one where the blocks are large enough
+(benchmarks/README.md).
 """
 
 from __future__ import annotations
 
-from .autograd import Tensor, expect
+from .autograd import Tensor, where
 from .backend import Array, get_device, get_xp, make_rng, to_device
 from .blocks.decoder import LayerNorm, PlainBlock, positions
 from .blocks.scs import SCS
@@ -33,8 +33,8 @@ from .visible import Visible
 def patchify(images: Array, patch: int) -> Array:
     """Cut images [B, H, W, C] into patches of patch×patch pixels: [B, N, patch·patch·C], row by row."""
     B, H, W, C = images.shape
-    ok = H % patch == 0 and W % patch == 0
-    expect(ok, f"images of {H}×{W} do not divide into patches of {patch}×{patch}")
+    if H % patch or W % patch:
+        raise ValueError(f"{where()}images of {H}×{W} do not divide into patches of {patch}×{patch}")
     x = images.reshape(B, H // patch, patch, W // patch, patch, C).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(B, -1, patch * patch * C)
 
@@ -67,7 +67,7 @@ class MaskedAutoencoder(Module):
     """The stem and blocks of `encoder`, and a light decoder that reads them; model(images, visible) -> loss.
 
     The encoder's parameters keep their names ("stem.…", "blocks.…"), so that they move into a classifier by
-    name: `checkpoint.load_encoder`. Give it a model of its own: SSA's scale is changed here.
+    name: `checkpoint.load_encoder`. `encoder` must not be used elsewhere: SSA's scale is changed here.
     """
 
     def __init__(
@@ -80,22 +80,23 @@ class MaskedAutoencoder(Module):
         *,
         rng,
     ):
-        expect(isinstance(encoder.stem, SCS), "masked image modelling needs the stem 'scs'")
+        if not isinstance(encoder.stem, SCS):
+            raise ValueError(f"{where()}masked image modelling needs the stem 'scs'")
         mixers = [block.mixer for block in encoder.blocks]
-        expect(all(isinstance(mixer, SSA) for mixer in mixers), "masked image modelling needs SSA as mixer")
+        if not all(isinstance(mixer, SSA) for mixer in mixers):
+            raise ValueError(f"{where()}masked image modelling needs SSA as mixer")
         self.stem, self.blocks = encoder.stem, encoder.blocks
         self.img_size, self.in_channels, self.T = encoder.img_size, encoder.in_channels, encoder.T
         self.patch = 2 ** sum(stage.half for stage in self.stem.stages)
-        self.grid = tuple(side // self.patch for side in self.img_size)
-        whole = all(side % self.patch == 0 for side in self.img_size)
-        H, W = self.img_size
-        expect(whole, f"images of {H}×{W} do not divide into patches of {self.patch}×{self.patch}")
+        (H, W), P = self.img_size, self.patch
+        if H % P or W % P:
+            raise ValueError(f"{where()}images of {H}×{W} do not divide into patches of {P}×{P}")
+        self.grid = H // P, W // P
         N = self.grid[0] * self.grid[1]
         self.n_visible = round(N * (1 - mask_ratio))
-        ok = 0 < mask_ratio < 1 and 0 < self.n_visible < N
-        expect(
-            ok, f"mask_ratio {mask_ratio} of {N} patches leaves {self.n_visible} visible: some must be hidden"
-        )
+        if not 0 < mask_ratio < 1 or not 0 < self.n_visible < N:
+            got = f"mask_ratio {mask_ratio} of {N} patches leaves {self.n_visible} visible"
+            raise ValueError(f"{where()}{got}: some must be hidden")
         for mixer in mixers:
             mixer.scale *= N / self.n_visible
 
@@ -122,7 +123,9 @@ class MaskedAutoencoder(Module):
     def encode(self, images, visible: Visible) -> Tensor:
         """Return the visible tokens [T, B, n_visible, D]; what images hold elsewhere does not matter."""
         x = check_images(images, self.img_size, self.in_channels, self.mask_token.dtype)
-        expect(x.ndim == 4, f"masked image modelling takes images [B, H, W, C], got frames {list(x.shape)}")
+        if x.ndim != 4:
+            takes = "masked image modelling takes images [B, H, W, C]"
+            raise ValueError(f"{where()}{takes}, got frames {list(x.shape)}")
         x = self.stem(x.reshape(1, *x.shape), T=self.T, visible=visible)
         for block in self.blocks:
             x = block(x)
@@ -130,9 +133,10 @@ class MaskedAutoencoder(Module):
 
     def decode(self, tokens, visible: Visible) -> Tensor:
         """Return every patch's predicted pixels, normalised, [B, N, patch·patch·C]."""
-        ok = visible.tokens.shape[1:] == self.grid and visible.per_sample == self.n_visible
         h, w = self.grid
-        expect(ok, f"the mask must show {self.n_visible} of {h}×{w} tokens, as SSA's scale has it")
+        if visible.tokens.shape[1:] != self.grid or visible.per_sample != self.n_visible:
+            needed = f"{self.n_visible} of {h}×{w} tokens, as many as SSA's scale is made for"
+            raise ValueError(f"{where()}the mask must show {needed}")
         _, B, _, D = tokens.shape
         x = self.embed(tokens.mean(0).reshape(1, -1, D))  # [1, B·n_visible, decoder_dim]
         N = self.grid[0] * self.grid[1]
@@ -167,8 +171,8 @@ def masked_autoencoder(
 ) -> MaskedAutoencoder:
     """Build the masked autoencoder of a named Spikformer V2, with fresh weights from `rng`.
 
-    mask_ratio: the share of patches that are hidden.    decoder_…: the size of the part that is thrown away.
-    overrides: of the encoder, as create_model's.
+    mask_ratio: the share of patches that are hidden.    decoder_…: the size of the part that is discarded.
+    overrides: fields of the encoder's Config, as for create_model.
     """
     decoder = dict(decoder_dim=decoder_dim, decoder_depth=decoder_depth, decoder_heads=decoder_heads)
     config = configuration(encoder, dtype=dtype, **overrides)
@@ -176,12 +180,12 @@ def masked_autoencoder(
 
 
 def build_masked(config: dict, *, rng=0) -> MaskedAutoencoder:
-    """Build a masked autoencoder from a configuration as `model.config` holds it."""
+    """Build a masked autoencoder from a configuration as `model.config` holds it: its encoder is a Config."""
     rng = make_rng(rng)
     decoder = {key: value for key, value in config.items() if key not in ("family", "encoder")}
     encoder = build_model(config["encoder"], rng=rng)
-    model = MaskedAutoencoder(encoder, **decoder, rng=rng).to(dtype=config["encoder"]["dtype"])
-    model.config = {"family": "masked_autoencoder", **config, "encoder": encoder.config}
+    model = MaskedAutoencoder(encoder, **decoder, rng=rng).to(dtype=encoder.config.dtype)
+    model.config = {"family": "masked_autoencoder", **config}
     return model
 
 
@@ -189,12 +193,13 @@ def build_masked(config: dict, *, rng=0) -> MaskedAutoencoder:
 
 
 def pretrain(model: MaskedAutoencoder, optimizer, batches, *, rng, **options) -> list[dict]:
-    """Train on batches of (images, anything), with fresh masks from `rng`; the rest as `train.fit`.
+    """Train on batches of (images, anything), with fresh masks from `rng`; other options as in `train.fit`.
 
     Raises ValueError for options that need labels or a forward without masks.
     """
     odd = sorted(options.keys() & {"objective", "label_smoothing", "calibration", "test"})
-    expect(not odd, f"pretrain has no {', '.join(odd)}")
+    if odd:
+        raise ValueError(f"{where()}pretrain has no {', '.join(odd)}")
     rng = make_rng(rng)
 
     def objective(model, images, _):

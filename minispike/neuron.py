@@ -1,52 +1,124 @@
 """The leaky integrate-and-fire neuron over time, and its back-propagation through time, by hand.
 
-Time is the first axis. Nothing survives a call, so there is nothing to reset between two of them. With V[−1]
-= v_reset:
+Time is the first axis. Nothing survives a call, so there is nothing to reset between two calls. With V[−1] =
+v_reset:
 
     charge    H[t] = V[t−1] + (X[t] − (V[t−1] − v_reset)) / τ
     fire      S[t] = 1 if H[t] >= v_threshold else 0
     reset     V[t] = H[t] (1 − S[t]) + v_reset S[t]          hard
               V[t] = H[t] − v_threshold S[t]                 soft (v_reset = None; the charge then uses 0)
 
-H[t] acts on the loss through S[t] and through V[t], on which the whole future depends. Backwards in time:
+H[t] acts on the loss through S[t], and through V[t], on which the whole future depends. With g′ the
+surrogate's slope at H[t] − v_threshold, backwards in time:
 
-    gH[t]   = gS[t] g'(H[t] − v_threshold) + gV[t] ∂V/∂H          gV[T−1] = 0
-    ∂V/∂H   = 1 − S[t]  + (v_reset − H[t]) g'                     hard; the second term only if the reset
-    ∂V/∂H   = 1         − v_threshold g'                          soft; is not detached
+    gH[t]   = gS[t] g′ + gV[t] ∂V/∂H               gV[T−1] = 0
+    ∂V/∂H   = 1 − S[t]  + (v_reset − H[t]) g′      hard; the second term only if the reset
+    ∂V/∂H   = 1         − v_threshold g′           soft; is not detached
     gX[t]   = gH[t] / τ
     gV[t−1] = gH[t] (1 − 1/τ)
 
-Spikformer §3 and its published code: τ = 2, v_threshold = 1, hard reset to 0, detached, Sigmoid(4). `lif`
-does this fused, over cache-sized groups of neurons; `lif_unrolled` is the same from tiny operations, as its
-proof.
+Spikformer §3 and its published code: τ = 2, v_threshold = 1, hard reset to 0, detached, Sigmoid(4).
+
+In this file: the constants of a neuron; `lif_unrolled`, composed from elementary ops, which is the reference;
+`IntegrateAndFire`, the equations above; its faster form; `lif`, which runs it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .autograd import Function, Tensor, as_tensor, expect
+from .autograd import Function, Tensor, as_tensor, where
+from .backend import Array
 from .ops import stack
 from .parallel import parallel
 from .surrogate import Sigmoid, Surrogate, spike
 
 
 @dataclass(frozen=True)
-class Constants:
-    """A layer's constants, as `lif` explains them."""
+class Neuron:
+    """The constants of a layer of neurons. ValueError unless the neuron leaks and can be silent.
 
-    tau: float
-    v_threshold: float
-    v_reset: float | None
-    detach_reset: bool
-    surrogate: Surrogate
-    smooth: bool
+    tau: membrane time constant in steps, > 1.
+    v_threshold, v_reset: where the neuron fires, and its initial, resting and reset value; None is the soft
+    reset.
+    detach_reset: treat the reset's S as a constant in backward.
+    surrogate: the smooth step whose slope stands in for the spike's.
+    smooth: put the smooth step g in place of the spike, also in the reset. Then the output is not binary and
+    backward is exact.
+    """
+
+    tau: float = 2.0
+    v_threshold: float = 1.0
+    v_reset: float | None = 0.0
+    detach_reset: bool = True
+    surrogate: Surrogate = Sigmoid(4.0)
+    smooth: bool = False
+
+    def __post_init__(self):
+        if not self.tau > 1:
+            raise ValueError(f"{where()}a leaky neuron needs tau > 1, got {self.tau}")
+        if not self.v_threshold > self.rest:
+            got = f"{self.v_threshold} and {self.v_reset}"
+            raise ValueError(f"{where()}v_threshold must lie above v_reset, got {got}")
+
+    @property
+    def rest(self) -> float:
+        """The resting value: v_reset, or 0 with the soft reset."""
+        return self.v_reset or 0.0
+
+    def fire(self, h: Array) -> Array:
+        """Return S of membranes h, in their dtype."""
+        u = h - self.v_threshold
+        return self.surrogate.g(u) if self.smooth else (u >= 0).astype(h.dtype)
 
 
-class LIF(Function):
+def lif_unrolled(x, **constants) -> Tensor:
+    """Return what `lif` returns, composed from elementary ops and differentiated by autograd."""
+    x, n = as_tensor(x), Neuron(**constants)
+    v, spikes = x[0].detach() * 0.0 + n.rest, []
+    for t in range(len(x)):
+        h = v + (x[t] - (v - n.rest)) / n.tau
+        s = spike(h - n.v_threshold, n.surrogate, n.smooth)
+        gate = s.detach() if n.detach_reset else s
+        v = h - n.v_threshold * gate if n.v_reset is None else h * (1 - gate) + n.rest * gate
+        spikes.append(s)
+    return stack(spikes)
+
+
+# ---------------------------------------------------------------- forward over time, backward in time
+
+
+class IntegrateAndFire(Function):
     """S[t] from X[t] for t = 0 … T − 1, as above. Keeps H, from which everything else follows."""
 
-    def forward(self, x, neuron):
+    def forward(self, x, *, neuron):
+        self.neuron, self.h = neuron, self.xp.empty_like(x)
+        spikes, v = self.xp.empty_like(x), neuron.rest
+        for t in range(len(x)):
+            h = v + (x[t] - (v - neuron.rest)) / neuron.tau
+            s = neuron.fire(h)
+            v = h - neuron.v_threshold * s if neuron.v_reset is None else h * (1 - s) + neuron.rest * s
+            self.h[t], spikes[t] = h, s
+        return spikes
+
+    def backward(self, gy):
+        n, h = self.neuron, self.h
+        slope = n.surrogate.g_prime(h - n.v_threshold)
+        dv_dh = self.xp.ones_like(h) if n.v_reset is None else 1 - n.fire(h)
+        if not n.detach_reset:
+            dv_dh += -n.v_threshold * slope if n.v_reset is None else (n.v_reset - h) * slope
+        gx, gv = self.xp.empty_like(h), 0.0
+        for t in reversed(range(len(h))):
+            gh = gy[t] * slope[t] + gv * dv_dh[t]
+            gx[t] = gh / n.tau
+            gv = gh * (1 - 1 / n.tau)
+        return gx
+
+
+class IntegrateAndFire_fast(IntegrateAndFire):
+    """The same in place, over cache-sized groups of neurons, on every thread."""
+
+    def forward(self, x, *, neuron):
         self.neuron, self.shape = neuron, x.shape
         x2 = x.reshape(len(x), -1)  # [T, neurons]
         spikes = self.xp.empty(x2.shape, x.dtype)
@@ -72,37 +144,31 @@ class LIF(Function):
         return gx.reshape(self.shape)
 
 
-def over_time(xp, h, s, neuron: Constants) -> None:
-    """Run a group of neurons: h [T, …] holds X and gets H, in place; S goes into s [T, …], if not None."""
-    tau, v_threshold, v_reset = neuron.tau, neuron.v_threshold, neuron.v_reset
-    rest, last = v_reset or 0.0, len(h) - 1
-    v = None  # before the first step: v_reset
+def over_time(xp, h: Array, spikes: Array | None, neuron: Neuron) -> None:
+    """Run a group of neurons: h [T, …] holds X and gets H, in place; S goes into `spikes`, if not None."""
+    rest, v = neuron.rest, xp.full_like(h[0], neuron.rest)
     for t, h_t in enumerate(h):
-        if t:
-            h_t -= v - rest if rest else v  # H = V + (X − (V − v_reset)) / τ
-        h_t /= tau
-        if t or rest:
-            h_t += v if t else rest
-        fired = neuron.surrogate.g(h_t - v_threshold) if neuron.smooth else h_t >= v_threshold
-        if s is not None:
-            s[t] = fired
-        if t == last:
-            break
-        if v_reset is None:
-            v = xp.multiply(fired, v_threshold, out=v, dtype=h.dtype)  # V = H − v_threshold S
+        h_t -= v - rest if rest else v  # H = V + (X − (V − v_reset)) / τ
+        h_t /= neuron.tau
+        h_t += v
+        fired = neuron.surrogate.g(h_t - neuron.v_threshold) if neuron.smooth else h_t >= neuron.v_threshold
+        if spikes is not None:
+            spikes[t] = fired
+        if neuron.v_reset is None:
+            xp.multiply(fired, neuron.v_threshold, out=v, dtype=h.dtype)  # V = H − v_threshold S
             xp.subtract(h_t, v, out=v)
         else:
-            v = xp.multiply(h_t, 1 - fired if neuron.smooth else ~fired, out=v)  # V = H (1 − S) + v_reset S
+            xp.multiply(h_t, 1 - fired if neuron.smooth else ~fired, out=v)  # V = H (1 − S) + v_reset S
             if rest:
                 v += rest * fired
 
 
-def back_in_time(xp, gy, h, gx, neuron: Constants) -> None:
+def back_in_time(xp, gy: Array, h: Array, gx: Array, neuron: Neuron) -> None:
     """Go back through a group of neurons: from gy [T, …] and their H [T, …] write gx [T, …]."""
     u = h - neuron.v_threshold
     g_prime = neuron.surrogate.g_prime(u)
-    xp.multiply(gy, g_prime, out=gx)  # gH, but for what comes from V
-    u, h, g_prime = u[:-1], h[:-1], g_prime[:-1]  # nobody reads the last V
+    xp.multiply(gy, g_prime, out=gx)  # gH, without what comes from V
+    u, h, g_prime = u[:-1], h[:-1], g_prime[:-1]  # the last V acts on nothing
     if neuron.v_reset is None:
         dv_dh = None if neuron.detach_reset else 1 - neuron.v_threshold * g_prime  # None: 1
     else:
@@ -116,55 +182,14 @@ def back_in_time(xp, gy, h, gx, neuron: Constants) -> None:
     gx /= neuron.tau
 
 
-def lif(
-    x,
-    tau: float = 2.0,
-    v_threshold: float = 1.0,
-    v_reset: float | None = 0.0,
-    detach_reset: bool = True,
-    surrogate: Surrogate | None = None,
-    smooth: bool = False,
-) -> Tensor:
+def lif(x, **constants) -> Tensor:
     """Run leaky integrate-and-fire neurons over time and return their spikes, 0 or 1, in x's shape and dtype.
 
-    x: input current [T, …], time first; every other position is a neuron of its own.
-    tau: membrane time constant in steps, > 1.    v_reset: None for the soft reset.
-    detach_reset: treat the reset's S as a constant in backward.    surrogate: by default Sigmoid(4.0).
-    smooth: put g in place of the step, also in the reset; then the output is not binary, and backward is
-    exact. Raises ValueError for tau <= 1, v_threshold <= v_reset, or an x without a time axis.
+    x: input current [T, …], time first; each position behind the time axis is a neuron of its own.
+    constants: tau=2.0, v_threshold=1.0, v_reset=0.0, detach_reset=True, surrogate=Sigmoid(4.0), smooth=False,
+    as `Neuron` explains them. ValueError for constants that make no neuron, or an x without a time axis.
     """
-    x = as_tensor(x)
-    surrogate = surrogate or Sigmoid()
-    check_neuron(tau, v_threshold, v_reset)
-    expect(x.ndim >= 1 and len(x) >= 1, f"lif expects x [T, …] with T >= 1, got {list(x.shape)}")
-    return LIF.apply(x, neuron=Constants(tau, v_threshold, v_reset, detach_reset, surrogate, smooth))
-
-
-def lif_unrolled(
-    x,
-    tau: float = 2.0,
-    v_threshold: float = 1.0,
-    v_reset: float | None = 0.0,
-    detach_reset: bool = True,
-    surrogate: Surrogate | None = None,
-    smooth: bool = False,
-) -> Tensor:
-    """Return what `lif` returns, written as the equations stand and differentiated by autograd: its proof."""
-    x = as_tensor(x)
-    rest = v_reset or 0.0
-    v, spikes = x[0].detach() * 0.0 + rest, []
-    for t in range(len(x)):
-        h = v + (x[t] - (v - rest)) / tau
-        s = spike(h - v_threshold, surrogate, smooth)
-        gate = s.detach() if detach_reset else s
-        v = h - v_threshold * gate if v_reset is None else h * (1 - gate) + rest * gate
-        spikes.append(s)
-    return stack(spikes)
-
-
-def check_neuron(tau: float, v_threshold: float, v_reset: float | None) -> None:
-    """Raise ValueError unless the constants make a neuron that leaks and can be silent."""
-    expect(tau > 1, f"a leaky neuron needs tau > 1, got {tau}")
-    expect(
-        v_threshold > (v_reset or 0.0), f"v_threshold must lie above v_reset, got {v_threshold} and {v_reset}"
-    )
+    x, neuron = as_tensor(x), Neuron(**constants)
+    if x.ndim < 1 or len(x) < 1:
+        raise ValueError(f"{where()}lif expects x [T, …] with T >= 1, got {list(x.shape)}")
+    return IntegrateAndFire_fast.apply(x, neuron=neuron)

@@ -1,9 +1,9 @@
-"""Modules: things with parameters. And the one brick all four papers are built of, `Spiking`.
+"""Modules: things with parameters. And the one brick of all four papers, `Spiking`.
 
-A module's parameters are found by walking its attributes in the order they were set; a list of modules counts
-as attributes 0, 1, …, and a plain array is a buffer (saved and moved, not trained). Layers draw their weights
-in float64 from the generator they are given; `.to(dtype="float32")`, which create_model calls, makes them
-fast.
+A module's parameters are found by walking its attributes in the order in which they were set. A list of
+modules counts as attributes 0, 1, …; a plain array is a buffer (saved and moved, not trained). Layers draw
+their weights in float64 from the generator they are given; `.to(dtype="float32")`, which create_model calls,
+makes them fast.
 """
 
 from __future__ import annotations
@@ -13,20 +13,18 @@ from contextlib import contextmanager
 from math import prod, sqrt
 
 from . import backend
-from .autograd import Tensor, expect, is_grad_enabled, running
+from .autograd import Tensor, is_grad_enabled, running, where
 from .fused import norm_lif
-from .neuron import check_neuron, lif
+from .neuron import Neuron, lif
 from .ops import batch_norm, broadcast_to, conv2d, depthwise_conv2d, linear
 from .ops.norm import folded
-from .surrogate import Sigmoid, Surrogate
-from .visible import Visible
 
 # ---------------------------------------------------------------- Module
 
 
 @contextmanager
 def mode(module: Module, training: bool) -> Iterator[None]:
-    """Inside, the module is in training mode, or in eval mode; afterwards as it was, whatever happens."""
+    """Put the module in training or eval mode inside the block; afterwards it is as it was before."""
     before = [(each, each.training) for _, each in module.named_modules()]
     module.train(training)
     try:
@@ -77,19 +75,19 @@ class Module:
         return sum(prod(p.shape) for p in self.parameters())
 
     def train(self, training: bool = True) -> Module:
-        """Switch batch norm to the batch's own statistics (with False: the running ones); return self."""
+        """Make batch norm use the batch's own statistics (with False: the running ones); return self."""
         for _, module in self.named_modules():
             module.training = training
         return self
 
     def eval(self) -> Module:
-        """Switch batch norm to its running statistics, so that a sample stands alone; return self."""
+        """Make batch norm use its running statistics, so that no sample depends on another; return self."""
         return self.train(False)
 
     def to(self, device: str | None = None, dtype: str | None = None) -> Module:
         """Move to "cpu" or "cuda", convert to "float32" or "float64"; return self. Gradients are dropped.
 
-        Make the optimizer afterwards: its running averages are made where the parameters are.
+        Make the optimizer afterwards, because it keeps its averages where the parameters are.
         """
         if dtype not in (None, "float32", "float64"):
             raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
@@ -138,9 +136,9 @@ class Module:
 
 
 class Map(Module):
-    """A weighted map whose weight's last axis is its output channels: y = contract(x, weight) + bias.
+    """A map with a weight whose last axis is the output channels: y = contract(x, weight) + bias.
 
-    `fold` = (scale, shift) gives scale·y + shift at no cost, by scaling the weight's columns instead.
+    `fold` = (scale, shift) gives scale·y + shift at no cost: the weight's columns are scaled instead of y.
     """
 
     bias: Parameter | None = None
@@ -157,9 +155,9 @@ class Map(Module):
 class Linear(Map):
     """y = x W + b on the last axis: [..., in] -> [..., out], W [in, out].
 
-    W starts normal with deviation 0.02 and b at 0, as Linear layers in the authors' code (its truncation, at
-    100 deviations, cuts nothing). Its networks for ImageNet and events have convolutions of size 1 instead,
-    which start as PyTorch's; that ours start alike everywhere is our choice.
+    W starts normal with standard deviation 0.02 and b at 0, as in the authors' Linear layers. (Their
+    truncation, at 100 deviations, cuts nothing.) Their networks for ImageNet and events have convolutions of
+    size 1 instead, which start as PyTorch's do; that ours start alike everywhere is our choice.
     """
 
     def __init__(self, n_in: int, n_out: int, bias: bool = True, *, rng):
@@ -206,7 +204,7 @@ class DepthwiseConv2d(Map):
 
 
 class Transform(Module):
-    """A map without weights to fold into: y = transform(x), with as many channels; the affine stays."""
+    """A map without weights: y = transform(x), with as many channels. `fold` is applied to y."""
 
     def __init__(self, dim: int):
         self.out_channels = dim
@@ -241,53 +239,62 @@ class BatchNorm(Module):
 
 
 class LIF(Module):
-    """A layer of leaky integrate-and-fire neurons, one for each position of x [T, …] behind the time axis."""
+    """A layer of leaky integrate-and-fire neurons, one for each position of x [T, …] behind the time axis.
 
-    def __init__(
-        self,
-        tau: float = 2.0,
-        v_threshold: float = 1.0,
-        v_reset: float | None = 0.0,
-        detach_reset: bool = True,
-        surrogate: Surrogate | None = None,
-        smooth: bool = False,
-    ):
-        check_neuron(tau, v_threshold, v_reset)
-        self.tau, self.v_threshold, self.v_reset = tau, v_threshold, v_reset
-        self.detach_reset, self.surrogate, self.smooth = detach_reset, surrogate or Sigmoid(), smooth
+    constants: tau=2.0, v_threshold=1.0, v_reset=0.0, detach_reset=True, surrogate=Sigmoid(4.0), smooth=False;
+    see neuron.Neuron. Each can be read as an attribute: layer.tau.
+    """
+
+    def __init__(self, **constants):
+        self.constants = Neuron(**constants)
+
+    tau = property(lambda self: self.constants.tau)
+    v_threshold = property(lambda self: self.constants.v_threshold)
+    v_reset = property(lambda self: self.constants.v_reset)
+    detach_reset = property(lambda self: self.constants.detach_reset)
+    surrogate = property(lambda self: self.constants.surrogate)
+    smooth = property(lambda self: self.constants.smooth)
 
     def forward(self, x):
-        constants = self.tau, self.v_threshold, self.v_reset
-        return lif(x, *constants, self.detach_reset, self.surrogate, self.smooth)
+        return lif(x, **vars(self.constants))
 
 
 # ---------------------------------------------------------------- the brick
 
 
 class Spiking(Module):
-    """LIF(BN(map x)): every sub-layer of all four papers.
+    """LIF(BN(map x)), the *brick*: every sub-layer of all four papers.
 
-    x: [T, …] spikes or integers (the stem's first brick: the image) -> spikes [T, …, map.out_channels].
-    T: only for the first brick of a static image, which is [1, …]. The map and BN are computed once, and
-    their result is repeated T times into the neuron; BN counts each value T times in its running variance.
-    visible: only for masked images [T, B, H, W, C]: BN and neurons see the visible positions alone, the
-    others are silent.
+    x: [T, …] spikes or integers (for the stem's first brick: the image) -> spikes [T, …, map.out_channels].
+    T: only for the first brick of a static image, which is [1, …]. The map and BN run once and their output
+    is fed to the neuron T times; the running variance counts each value T times.
 
-    In eval mode without gradients BN's scale and shift go into the map's weights, anew at every call.
+    Batch norm and LIF run as one op. Where `norm` or `neuron` is of any other class, even a subclass, the
+    brick calls it: neuron(norm(map x)). In eval mode without gradients BatchNorm's scale and shift go into
+    the map's weights, again at every call.
     """
 
-    def __init__(self, map: Map | Transform, neuron: LIF | None = None):
+    def __init__(self, map: Map | Transform, neuron: Module | None = None):
         self.map, self.norm, self.neuron = map, BatchNorm(map.out_channels), neuron or LIF()
 
-    def forward(self, x, T: int = 1, visible: Visible | None = None):
-        fold = None if self.training or is_grad_enabled() else self.norm.fold()
-        y = self.map(x, fold)
-        grid = y.shape[2:4]
-        y = visible.take(y) if visible else y
-        if T > 1:
-            expect(len(y) == 1, f"only a static input [1, …] is repeated T = {T} times, got {list(x.shape)}")
-        if fold is None:
-            s = norm_lif(y, self.norm, self.neuron, T)  # neuron(norm(y)), in one pass over memory
-        else:
-            s = self.neuron(broadcast_to(y, (T, *y.shape[1:])) if T > 1 else y)
-        return visible.put(s, *grid) if visible else s
+    def forward(self, x, T: int = 1):
+        return self.fire(self.current(x), T)
+
+    @property
+    def folds(self) -> bool:
+        return type(self.norm) is BatchNorm and not self.training and not is_grad_enabled()
+
+    def current(self, x) -> Tensor:
+        """Return map x, with batch norm folded in where the brick folds."""
+        return self.map(x, self.norm.fold()) if self.folds else self.map(x)
+
+    def fire(self, y, T: int = 1) -> Tensor:
+        """Return the spikes [T, …] of what `current` gave, y [T, …] or [1, …]."""
+        if T > 1 and len(y) != 1:
+            raise ValueError(
+                f"{where()}only a static input [1, …] is repeated T = {T} times, got {len(y)} steps"
+            )
+        if not self.folds and type(self.norm) is BatchNorm and type(self.neuron) is LIF:
+            return norm_lif(y, self.norm, self.neuron, T)
+        y = broadcast_to(y, (T, *y.shape[1:])) if T > 1 else y
+        return self.neuron(y if self.folds else self.norm(y))

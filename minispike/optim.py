@@ -1,10 +1,9 @@
-"""Optimizers and a schedule, sorted by complexity. All work in place on `Parameter.data`."""
+"""Optimizers and a schedule, from simple to complex. Optimizers change `Parameter.data` in place."""
 
 from __future__ import annotations
 
 from math import cos, pi
 
-from .autograd import expect
 from .backend import Array, asarray, get_device, get_xp, to_device
 from .nn import Module, Parameter
 
@@ -12,7 +11,7 @@ from .nn import Module, Parameter
 class SGD:
     """Stochastic gradient descent:        v = momentum·v + g        p −= lr·v"""
 
-    numbers, averages = ("lr",), ("v",)  # what changes from step to step: alone, and for each parameter
+    numbers, averages = ("lr",), ("v",)  # what a step changes: single numbers, and arrays for each parameter
 
     def __init__(self, parameters: list[Parameter], lr: float = 0.1, momentum: float = 0.0):
         self.parameters, self.lr, self.momentum = list(parameters), lr, momentum
@@ -32,7 +31,7 @@ class SGD:
             p.grad = None
 
     def state_dict(self) -> dict[str, Array]:
-        """Return {name: array} of all that a step leaves for the next: "lr", "v.0", "v.1", …, not copied."""
+        """Return {name: array} of all that the next step needs: "lr", "v.0", "v.1", …, not copied."""
         state = {name: asarray(getattr(self, name)) for name in self.numbers}
         return state | {f"{name}.{i}": a for name in self.averages for i, a in enumerate(getattr(self, name))}
 
@@ -41,7 +40,8 @@ class SGD:
         own = self.state_dict()
         odd = sorted(own.keys() ^ state.keys())[:5]
         odd = odd or [name for name in own if tuple(own[name].shape) != tuple(state[name].shape)][:5]
-        expect(not odd, f"this is not the state of such an {type(self).__name__}: see {', '.join(odd)}")
+        if odd:
+            raise ValueError(f"this is not the state of such an {type(self).__name__}: see {', '.join(odd)}")
         for name in self.numbers:
             setattr(self, name, asarray(state[name]).item())
         for name, array in own.items():
@@ -52,7 +52,7 @@ class SGD:
 class AdamW(SGD):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019), in PyTorch's arithmetic:
 
-    p −= lr·weight_decay·p                           only weights: p.ndim >= 2, no bias, no batch norm
+    p −= lr·weight_decay·p                           only weights (p.ndim >= 2), not biases or batch norm
     m += (1 − β₁)(g − m)        v += (1 − β₂)(g² − v)
     p −= lr · m̂ / (√v̂ + eps)                                  m̂ = m/(1 − β₁ᵗ)        v̂ = v/(1 − β₂ᵗ)
 
@@ -107,8 +107,8 @@ def cosine_with_warmup(
 def layer_scales(model: Module, decay: float = 0.75) -> list[float]:
     """Return a factor on the learning rate for each parameter of a model with stem, blocks and head.
 
-    The head has 1; each step down towards the image multiplies by `decay`: last block, …, first block, stem.
-    Layer-wise decay lets fine-tuning change least what pre-training learned first (arXiv 2106.08254).
+    The factor is 1 for the head. Each layer closer to the image multiplies it by `decay`: last block, …,
+    first block, stem. So fine-tuning changes early layers least (layer-wise decay, arXiv 2106.08254).
     """
     depth = len(model.blocks)
     steps_down = {"stem": depth + 1, "head": 0} | {f"blocks.{i}": depth - i for i in range(depth)}

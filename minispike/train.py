@@ -1,4 +1,4 @@
-"""Training and evaluation: one flat loop each, over batches that somebody else has made."""
+"""Training and evaluation: one flat loop each, over batches that a loader has made."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from .autograd import Tensor, no_grad, trace
 from .backend import get_device, get_xp, to_device, to_host
+from .blocks.scs import Stage
 from .nn import BatchNorm, Module, mode
 from .ops import softmax_cross_entropy
 from .optim import SGD
@@ -21,10 +22,10 @@ from .parallel import keep_freed_memory
 
 @dataclass
 class Progress:
-    """Where a training stands between two steps: with model and optimizer, all that is needed to go on.
+    """How far a training has come: together with model and optimizer, all that is needed to go on.
 
-    epoch: how many are complete.    step, seen, sums, seconds: of the one that runs, its steps, samples,
-    summed counts and time.    history: the records of the complete ones.
+    epoch: the number of complete epochs.    history: their records.
+    step, seen, sums, seconds: steps, samples, summed counts and time of the running epoch.
     """
 
     epoch: int = 0
@@ -35,13 +36,13 @@ class Progress:
     history: list[dict] = field(default_factory=list)
 
     def count(self, n: int, counts: dict[str, float]) -> None:
-        """Count a step of n samples."""
+        """Count one step of n samples, and what was counted in it."""
         self.step, self.seen = self.step + 1, self.seen + n
         for name, count in counts.items():
             self.sums[name] = self.sums.get(name, 0) + count
 
     def means(self) -> dict[str, float]:
-        """Return the running epoch's counts, a sample."""
+        """Return the running epoch's counts per sample."""
         return {name: count / self.seen for name, count in self.sums.items()}
 
     def close(self, record: dict) -> None:
@@ -66,18 +67,18 @@ def fit(
     start: Progress | None = None,
     progress: bool = True,
 ) -> list[dict]:
-    """Train, and return one record an epoch: epoch, lr, loss, accuracy (and test_…), seconds of it all.
+    """Train, and return one record per epoch: epoch, lr, loss, accuracy (and test_…), seconds.
 
     batches: batches(epoch) gives that epoch's (images, labels) pairs; its len(), if any, sizes the bar.
     schedule: schedule(epoch) gives the learning rate at every step; where the number of steps is known, the
     epoch comes with its fraction.
-    objective: objective(model, images, labels) gives the loss to descend, and a dict of things to count, each
-    averaged over the samples; by default `classify`, with its label_smoothing.
-    calibration: after each epoch, how many of its batches to `calibrate` the model with.
-    test: batches to evaluate on after each epoch.    on_epoch: sees each record.    on_step: sees how far
-    training has come, after each step.
-    start: where to go on, with a model and an optimizer as they were then; it is moved along. Within an
-    epoch, batches(epoch, step) gives the pairs from that step on, and its len() stays the whole epoch's.
+    objective: objective(model, images, labels) gives the loss to descend and a dict of counts, each of which
+    is averaged over the samples; by default `classify`, with its label_smoothing.
+    calibration: after each epoch, the number of its batches to `calibrate` the model with.
+    test: batches to evaluate on after each epoch.    on_epoch: is called with each record.    on_step: is
+    called with the Progress after each step.
+    start: where to go on, with a model and an optimizer as they were then; it is updated. Within an epoch,
+    batches(epoch, step) gives the pairs from that step on, and its len() is still the whole epoch's.
     Raises FloatingPointError, naming step and layer, as soon as the loss or a gradient is NaN or Inf.
     """
     keep_freed_memory()
@@ -85,38 +86,54 @@ def fit(
     at = start or Progress()
     for epoch in range(at.epoch, epochs):
         model.train()
-        steps = batches(epoch, at.step) if at.step else batches(epoch)
-        n_steps = len(steps) if hasattr(steps, "__len__") else None
         began = time.perf_counter() - at.seconds
-        frame = {"desc": f"epoch {epoch + 1}/{epochs}", "initial": at.step, "leave": epoch == epochs - 1}
-        bar = tqdm(steps, disable=not progress, **frame)
+        bar, n_steps = _steps(batches, at, epochs, progress)
         for images, labels in bar:
             if schedule:
                 optimizer.lr = schedule(epoch + (at.step / n_steps if n_steps else 0))
+            run, n = partial(objective, model, _like(model, images), labels), images.shape[-4]
+
             optimizer.zero_grad()
-            images = _like(model, images)
-            loss, counts = objective(model, images, labels)
-            value = loss.item()
+            loss, counts = run()
             loss.backward()
-            _check_finite(model, objective, images, labels, value, f"epoch {epoch + 1}, step {at.step + 1}")
+            check_finite(model, loss, run, f"epoch {epoch + 1}, step {at.step + 1}")
             optimizer.step()
-            n = images.shape[-4]  # of [B, H, W, C] and of frames [T, B, H, W, C]
-            at.count(n, {"loss": value * n, **counts})
+            at.count(n, {"loss": loss.item() * n, **counts})
+
             at.seconds = time.perf_counter() - began
-            shown = {name: f"{mean:.3f}" for name, mean in at.means().items()}
-            bar.set_postfix(shown | {"images/s": f"{at.seen / at.seconds:.0f}"}, refresh=False)
+            bar.set_postfix(_shown(at), refresh=False)
             if on_step:
                 on_step(at)
         if calibration:
             calibrate(model, islice(batches(epoch), calibration))
-        record = {"epoch": epoch + 1, "lr": optimizer.lr, **at.means()}
-        if test is not None:
-            record["test_loss"], record["test_accuracy"] = evaluate(model, test)
+        record = {"epoch": epoch + 1, "lr": optimizer.lr, **at.means(), **_tested(model, test)}
         record["seconds"] = time.perf_counter() - began
         at.close(record)
         if on_epoch:
             on_epoch(record)
     return at.history
+
+
+def _steps(batches: Callable, at: Progress, epochs: int, progress: bool) -> tuple[tqdm, int | None]:
+    """Return the rest of an epoch's batches with a bar, and the epoch's number of steps, if it is known."""
+    steps = batches(at.epoch, at.step) if at.step else batches(at.epoch)
+    n_steps = len(steps) if hasattr(steps, "__len__") else None
+    name, last = f"epoch {at.epoch + 1}/{epochs}", at.epoch == epochs - 1
+    return tqdm(steps, name, initial=at.step, leave=last, disable=not progress), n_steps
+
+
+def _tested(model: Module, test: Iterable | None) -> dict[str, float]:
+    """Return what an epoch's record says of the test batches, if there are any."""
+    if test is None:
+        return {}
+    loss, accuracy = evaluate(model, test)
+    return {"test_loss": loss, "test_accuracy": accuracy}
+
+
+def _shown(at: Progress) -> dict[str, str]:
+    """Return what the bar shows."""
+    means = {name: f"{mean:.3f}" for name, mean in at.means().items()}
+    return means | {"images/s": f"{at.seen / at.seconds:.0f}"}
 
 
 def classify(model: Module, images, labels, label_smoothing: float = 0.0) -> tuple[Tensor, dict]:
@@ -127,10 +144,10 @@ def classify(model: Module, images, labels, label_smoothing: float = 0.0) -> tup
 
 
 def calibrate(model: Module, batches: Iterable) -> None:
-    """Make batch norm's running statistics anew: the plain mean of what each (images, labels) batch has.
+    """Compute batch norm's running statistics again: the plain mean of those of the (images, labels) batches.
 
-    While weights move, the running mean of a training comes late where many batches count, and is noisy where
-    few do; in a spiking network, with its thresholds, either costs accuracy. After arXiv 2105.07576, §3.
+    While weights move, a running mean lags when it averages many batches and is noisy when it averages few;
+    with hard thresholds either costs accuracy. After arXiv 2105.07576, §3.
     """
     norms = [module for _, module in model.named_modules() if isinstance(module, BatchNorm)]
     usual = [norm.momentum for norm in norms]
@@ -146,7 +163,7 @@ def calibrate(model: Module, batches: Iterable) -> None:
 
 
 def evaluate(model: Module, batches: Iterable) -> tuple[float, float]:
-    """Return (mean cross-entropy, accuracy) over (images, labels) batches, in eval mode meanwhile."""
+    """Return (mean cross-entropy, accuracy) over (images, labels) batches, computed in eval mode."""
     seen = correct = 0
     total = 0.0
     with mode(model, training=False), no_grad():
@@ -163,7 +180,7 @@ def evaluate(model: Module, batches: Iterable) -> tuple[float, float]:
 def count_correct(logits: Tensor, labels) -> int:
     """Return how many rows of logits [B, K] have their largest entry at the label [B].
 
-    Of soft targets [B, K] the largest is the label.
+    Of soft targets [B, K] the largest entry counts as the label.
     """
     labels = to_host(labels)
     labels = labels.argmax(1) if labels.ndim == 2 else labels
@@ -175,20 +192,42 @@ def _like(model: Module, images):
     return to_device(images, get_device(model.parameters()[0].data).name)
 
 
-def _check_finite(model: Module, objective: Callable, images, labels, loss: float, moment: str) -> None:
+def check_finite(model: Module, loss: Tensor, run: Callable, moment: str) -> None:
+    """Raise FloatingPointError if the loss or a gradient is NaN or Inf, naming the first layer at fault.
+
+    run: run() computes the loss again, for a look at every op's output.
+    """
     gradients = sum(float(p.grad.sum()) for p in model.parameters() if p.grad is not None)
-    if isfinite(loss) and isfinite(gradients):
+    if isfinite(loss.item()) and isfinite(gradients):
         return
     first: list[str] = []
 
     def look(function, inputs, output, path):
         if not first and not bool(get_xp(output.data).isfinite(output.data).all()):
-            first.append(f"the output of {type(function).__name__} in {path or 'the model'}")
+            first.append(f"the output of {function.name} in {path or 'the model'}")
 
     with no_grad(), trace(look):
-        objective(model, images, labels)
+        run()
     if not first:  # backward runs from the last layer to the first
         parameters = reversed(list(model.named_parameters()))
         bad = (path for path, p in parameters if p.grad is not None and not isfinite(float(p.grad.sum())))
         first.append(f"the gradient of {next(bad, 'the loss')}")
-    raise FloatingPointError(f"training stopped at {moment}: loss {loss}; NaN or Inf first in {first[0]}")
+    raise FloatingPointError(
+        f"training stopped at {moment}: loss {loss.item()}; NaN or Inf first in {first[0]}"
+    )
+
+
+def set_gains(model: Module, gain: float, down: float = 1.0, pair: float = 1.0) -> None:
+    """Set the gain γ of every batch norm, with which a training begins.
+
+    down, pair: factors in the stem SCS, on top of `gain`: for the strided convolution of each stage, and for
+    its pair of convolutions.
+    """
+    for _, module in model.named_modules():
+        if isinstance(module, BatchNorm):
+            module.weight.data[...] = gain
+    for _, module in model.named_modules():
+        if isinstance(module, Stage):
+            module.down.norm.weight.data *= down
+            module.expand.norm.weight.data *= pair
+            module.contract.norm.weight.data *= pair

@@ -1,14 +1,17 @@
-"""Which positions of an image exist, when some are masked: the same mask at every resolution of a stem.
+"""Which positions of a masked image are visible, at every resolution of the stem.
 
-A masked patch must leave no trace: not in a neighbour's convolution, and not in the statistics of a batch
-norm. So the brick takes the visible rows out after its map, normalises and fires on those alone, and puts
-their spikes back into zeros (Spikformer V2's pre-training; how it masks is our reading, see masked.py).
+A hidden patch must leave no trace: not in a neighbour's convolution, and not in the statistics of a batch
+norm. So `visible.through(brick, x)` runs a brick in three steps: it takes the visible rows out after the map,
+normalises and fires on those alone, and puts their spikes back into zeros. Plain batch norm over the visible
+rows is masked batch norm. (Spikformer V2 pre-trains on masked images; how it masks is our interpretation, see
+masked.py.)
 """
 
 from __future__ import annotations
 
-from .autograd import Tensor, expect
+from .autograd import Tensor, running, where
 from .backend import Array, get_xp
+from .nn import Spiking
 from .ops import put, take
 
 
@@ -16,31 +19,45 @@ class Visible:
     """The visible tokens of a batch: a bool array [B, h, w], with the same number in every sample."""
 
     def __init__(self, tokens: Array):
-        ok = tokens.ndim == 3 and tokens.dtype == bool
-        expect(ok, f"a mask is a bool array [B, h, w], got {tokens.dtype}{list(tokens.shape)}")
+        if tokens.ndim != 3 or tokens.dtype != bool:
+            got = f"{tokens.dtype}{list(tokens.shape)}"
+            raise ValueError(f"{where()}a mask is a bool array [B, h, w], got {got}")
         counts = tokens.reshape(len(tokens), -1).sum(1)
         self.tokens, self.per_sample = tokens, int(counts[0])
-        ok = self.per_sample > 0 and bool((counts == self.per_sample).all())
-        expect(ok, f"a mask needs equally many visible tokens, at least one, in each sample, got {counts}")
+        if self.per_sample == 0 or not bool((counts == self.per_sample).all()):
+            needed = "equally many visible tokens, at least one, in each sample"
+            raise ValueError(f"{where()}a mask needs {needed}, got {counts}")
         self._rows: dict[tuple[int, int], Array] = {}
+
+    def through(self, brick: Spiking, x, T: int = 1) -> Tensor:
+        """Run a brick on the visible positions of x [T, B, H, W, C]; the others are silent.
+
+        T: only for a static image x [1, B, H, W, C], which the neurons see T times.
+        """
+        with running(brick):
+            y = brick.current(x)
+            spikes = brick.fire(self.take(y), T)
+            return self.put(spikes, *y.shape[2:4])
 
     def rows(self, H: int, W: int) -> Array:
         """Return the visible positions among B·H·W, for a grid that is a whole multiple of the tokens'."""
         h, w = self.tokens.shape[1:]
-        expect(H % h == 0 and W % w == 0, f"a mask of {h}×{w} tokens does not fit a grid of {H}×{W}")
+        if H % h or W % w:
+            raise ValueError(f"{where()}a mask of {h}×{w} tokens does not fit a grid of {H}×{W}")
         if (H, W) not in self._rows:
             cells = self.tokens.repeat(H // h, 1).repeat(W // w, 2)  # [B, H, W]
             self._rows[H, W] = get_xp(cells).flatnonzero(cells)
         return self._rows[H, W]
 
     def take(self, x) -> Tensor:
-        """[T, B, H, W, C] -> the visible rows [T, M, C]"""
+        """Return the visible rows [T, M, C] of x [T, B, H, W, C]."""
         T, B, H, W, C = x.shape
-        expect(B == len(self.tokens), f"a mask of {len(self.tokens)} samples does not fit a batch of {B}")
+        if len(self.tokens) != B:
+            raise ValueError(f"{where()}a mask of {len(self.tokens)} samples does not fit a batch of {B}")
         return take(x.reshape(T, B * H * W, C), self.rows(H, W))
 
     def put(self, rows, H: int, W: int) -> Tensor:
-        """[T, M, C] -> [T, B, H, W, C], zero where nothing is visible"""
+        """Return rows [T, M, C] in their places of [T, B, H, W, C], zero where nothing is visible."""
         (T, _, C), B = rows.shape, len(self.tokens)
         return put(rows, self.rows(H, W), B * H * W).reshape(T, B, H, W, C)
 

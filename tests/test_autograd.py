@@ -187,12 +187,12 @@ def test_trace_reports_every_apply_with_its_place_also_without_gradients(rng):
     net, x, seen = Net(), rng.standard_normal((5, 3)), []
     with (
         no_grad(),
-        trace(lambda f, inputs, y, path: seen.append((type(f).__name__, inputs[0].shape, y.shape, path))),
+        trace(lambda f, inputs, y, path: seen.append((f.name, inputs[0].shape, y.shape, path))),
     ):
         net(x)
     assert seen == [
-        ("Linear", (5, 3), (5, 4), "layers.0"),
-        ("Linear", (5, 4), (5, 2), "layers.1"),
+        ("MatMulAdd", (5, 3), (5, 4), "layers.0"),
+        ("MatMulAdd", (5, 4), (5, 2), "layers.1"),
         ("Tanh", (5, 2), (5, 2), ""),
     ]
     net(x)

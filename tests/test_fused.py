@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from minispike import LIF, BatchNorm, Tensor, check_grads, no_grad, ops, parallel, set_threads
-from minispike.fused import NormLIF, norm_lif
-from minispike.neuron import Constants
+from minispike.fused import NormaliseAndFire_fast, norm_lif
+from minispike.neuron import Neuron
 from minispike.surrogate import ATan, Rectangle, Sigmoid
 
 MODES = [
@@ -113,11 +113,11 @@ def layouts(a):
 def test_any_layout_twice_and_nothing_of_the_callers_is_written(rng, monkeypatch, static):
     monkeypatch.setattr(parallel, "CHUNK_BYTES", 1000)
     x, gy = rng.standard_normal((1 if static else 4, 3, 7, 5)), rng.standard_normal((4, 3, 7, 5))
-    neuron = Constants(**vars(LIF(v_reset=-0.3, detach_reset=False)))
+    neuron = Neuron(v_reset=-0.3, detach_reset=False)
     own = dict(mean=x.mean((0, 1, 2)), var=x.var((0, 1, 2)), eps=1e-5, own=True)
     found = []
     for some_x, some_gy in product(layouts(x), layouts(gy)):
-        function = NormLIF()
+        function = NormaliseAndFire_fast()
         function.xp = np
         spikes = function.forward(some_x, np.full(5, 2.0), np.ones(5), T=4, neuron=neuron, **own)
         found += [(spikes, *function.backward(some_gy)) for _ in range(2)]

@@ -134,7 +134,7 @@ def test_a_masked_brick_sees_the_visible_positions_alone(rng):
     visible = random_visible(3, (2, 2), 2, rng)
     brick = lively(Spiking(Conv2d(2, 6, rng=rng)), rng)
     x = Visible(visible).hide(rng.standard_normal((1, 3, 4, 4, 2))).data
-    y = brick(x, T=4, visible=Visible(visible)).data
+    y = Visible(visible).through(brick, x, T=4).data
     where = at(visible, 4)
     np.testing.assert_array_equal(y, naive_brick(np.repeat(x, 4, 0), brick, where))
     assert not y[:, ~where].any() and 0.05 < y[:, where].mean() < 0.95
@@ -149,7 +149,7 @@ def test_gradients_through_a_masked_brick(rng, T):
     visible = Visible(random_visible(3, (2, 2), 1, rng))
     brick = lively(Spiking(Conv2d(2, 6, rng=rng), SMOOTH()), rng, gain=1.0)
     x = rng.standard_normal((1, 3, 4, 4, 2))
-    check_grads(lambda x: brick(x, T=T, visible=visible), x, *brick.parameters())
+    check_grads(lambda x: visible.through(brick, x, T=T), x, *brick.parameters())
 
 
 def test_masking_after_the_map_alone_would_leak(rng):
@@ -160,7 +160,7 @@ def test_masking_after_the_map_alone_would_leak(rng):
     x = Visible(visible).hide(rng.standard_normal((1, 3, 4, 4, 2))).data
     where = at(visible, 4)
     leaking = brick.neuron(brick.norm(brick.map(x) * where[..., None].astype(float))).data
-    assert leaking[:, ~where].any() and not brick(x, visible=Visible(visible)).data[:, ~where].any()
+    assert leaking[:, ~where].any() and not Visible(visible).through(brick, x).data[:, ~where].any()
 
 
 def test_all_visible_is_the_plain_model(rng):
@@ -181,7 +181,7 @@ def test_all_visible_is_the_plain_model(rng):
 
 @pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize("mode", ["train", "eval", "eval without gradients"])
-def test_what_lies_under_the_mask_leaves_no_trace(rng, mode, smooth):
+def test_what_lies_under_the_mask_leaves_no_trace(rng, mode, smooth, monkeypatch):
     """Stem activations there are exactly zero, and other pixels change nothing, bit for bit."""
     model = autoencoder(smooth=smooth)
     visible = random_visible(4, model.grid, model.n_visible, rng)
@@ -191,11 +191,8 @@ def test_what_lies_under_the_mask_leaves_no_trace(rng, mode, smooth):
     hidden = ~at(visible, 8)
     other = images.copy()
     other[hidden] = 100 * rng.standard_normal((hidden.sum(), 1))
-    bricks = [b for stage in model.stem.stages for b in (stage.down, stage.expand, stage.contract)]
-    seen = []
-    for brick in bricks:
-        inner = brick.forward
-        brick.forward = lambda *a, inner=inner, **k: seen.append(inner(*a, **k)) or seen[-1]
+    through, seen = Visible.through, []
+    monkeypatch.setattr(Visible, "through", lambda *a, **k: seen.append(through(*a, **k)) or seen[-1])
 
     def outputs():
         seen.clear()
@@ -285,7 +282,9 @@ def test_masks_and_models_that_do_not_fit_are_refused(rng):
         with pytest.raises(ValueError, match=r"a mask is a bool array \[B, h, w\], got uint8\[2, 4, 4\]"):
             use(x, visible.astype("uint8"))
         for other in (random_visible(2, (4, 4), 2, rng), random_visible(2, (2, 4), 4, rng)):
-            with pytest.raises(ValueError, match="the mask must show 8 of 4×4 tokens, as SSA's scale"):
+            with pytest.raises(
+                ValueError, match="the mask must show 8 of 4×4 tokens, as many as SSA's scale"
+            ):
                 use(x, other)
 
 

@@ -54,7 +54,7 @@ def scalar_loop(x, tau, v_threshold, v_reset):
 @pytest.mark.parametrize("tau, v_threshold", [(2.0, 1.0), (2.0, 0.5), (1.1, 1.0), (5.0, 0.7)])
 def test_lif_is_the_scalar_loop(rng, reset, tau, v_threshold):
     x = 2 * rng.standard_normal((6, 4, 5)) + 1
-    spikes = lif(x, tau, v_threshold, RESETS[reset]).data
+    spikes = lif(x, tau=tau, v_threshold=v_threshold, v_reset=RESETS[reset]).data
     np.testing.assert_array_equal(spikes, scalar_loop(x, tau, v_threshold, RESETS[reset]))
     assert 0.05 < spikes.mean() < 0.95
 

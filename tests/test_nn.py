@@ -215,7 +215,7 @@ def test_a_static_input_equals_itself_repeated(rng, name):
 
 
 def test_only_a_static_input_is_repeated(rng):
-    with pytest.raises(ValueError, match=r"static input \[1, …\] is repeated T = 4 times, got \[2, 5, 3\]"):
+    with pytest.raises(ValueError, match=r"static input \[1, …\] is repeated T = 4 times, got 2 steps"):
         Spiking(Linear(3, 4, rng=rng))(rng.standard_normal((2, 5, 3)), T=4)
 
 
@@ -233,7 +233,7 @@ def test_a_layer_refuses_by_name(rng):
         ValueError, match=r"inner.0.map \(Linear\): linear expects x \[..., 3\] .* got \[2, 2\]"
     ):
         Outer()(np.ones((2, 2)))
-    with pytest.raises(TypeError, match=r"inner.0.map \(Linear\): Linear got float32\[2, 3\]"):
+    with pytest.raises(TypeError, match=r"inner.0.map \(Linear\): MatMulAdd got float32\[2, 3\]"):
         Outer()(np.ones((2, 3), "float32"))
     with pytest.raises(ValueError, match="tau > 1, got 1"):
         LIF(tau=1)

@@ -50,7 +50,7 @@ def test_an_error_in_a_thread_comes_out(threads):
 
 
 def test_a_run_repeats_bit_for_bit_for_a_given_number_of_threads(threads, rng, monkeypatch):
-    monkeypatch.setattr(backend, "CHUNK_BYTES", 4096)
+    monkeypatch.setattr(parallel, "CHUNK_BYTES", 4096)
     x, labels = rng.standard_normal((8, 8, 8, 1)).astype("float32"), np.arange(8)
 
     def gradients():

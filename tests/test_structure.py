@@ -10,72 +10,97 @@ import minispike
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "minispike"
-ORDER = ["backend", "autograd", "ops", "surrogate", "neuron", "fused", "visible", "nn", "blocks", "configs"]
-ORDER += ["models", "optim", "train", "masked", "energy", "profile", "torchfile", "checkpoint", "interop"]
-ORDER += ["recipes", "run", "trainer"]
-BESIDE = {
-    "gradcheck": "nn",
-    "viz": "nn",
-    "__init__": "interop",
-    "__main__": "trainer",
-}  # how far each may look
+
+# ---------------------------------------------------------------- who may import whom
+
+PATH = [  # in reading order
+    "backend", "parallel", "autograd", "ops", "surrogate", "neuron", "fused", "nn", "gradcheck", "visible",
+    "blocks", "configs", "models", "optim", "train", "masked",
+]  # fmt: skip
+WINGS = ["measure", "files", "runs"]
+WITHIN = {
+    "ops": ["elementwise", "shape", "matmul", "windows", "conv", "pool", "norm", "transform", "loss"],
+    "blocks": [
+        "sps", "scs", "ssa", "fourier", "wavelet", "control", "dwc", "sasa", "mlp", "encoder", "decoder",
+    ],
+    "measure": ["energy", "profile", "viz"],
+    "files": ["torchfile", "checkpoint", "interop"],
+    "runs": ["recipes", "folder", "session", "cli"],
+}  # fmt: skip
 DATA = {
     "data_utils.images.digits",
     "data_utils.datasets",
     "data_utils.loader",
-}  # only the command line knows both
-AND = {
-    "__init__": {"gradcheck"},
-    "run": {"viz"},
-    "trainer": {"viz"},
-    "__main__": {"viz"} | DATA,
-}  # and what else
+}  # the command line alone knows
 
 
-def imports_of(path: Path) -> set[str]:
-    """The parts of minispike that a file imports: "ops", "nn", …"""
-    found = set()
-    depth = len(path.relative_to(SOURCE).parts)  # 1 in minispike/, 2 in minispike/ops/
+def imported(path: Path) -> set[str]:
+    """The modules that a file of the project imports from it, by their full names: "minispike.ops.conv", …"""
+    here, found = path.relative_to(ROOT).parts[:-1], set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level == depth:
-            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
-        if (
-            isinstance(node, ast.ImportFrom)
-            and not node.level
-            and node.module.split(".")[0] in ("minispike", "data_utils")
-        ):
-            found.add(node.module)
         if isinstance(node, ast.Import):
-            found |= {
-                alias.name for alias in node.names if alias.name.split(".")[0] in ("minispike", "data_utils")
-            }
-    return found
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = list(here[: len(here) - node.level + 1]) if node.level else []
+            module = ".".join(start + ([node.module] if node.module else []))
+            for alias in node.names:  # is the name a module, or inside one?
+                full = ROOT / Path(*module.split("."), alias.name)
+                is_module = full.with_suffix(".py").exists() or full.is_dir()
+                found.add(f"{module}.{alias.name}" if is_module else module)
+    return {name for name in found if name.split(".")[0] in ("minispike", "data_utils")}
 
 
-def test_a_file_imports_only_from_what_stands_above_it():
+def place(module: str) -> tuple[int, int]:
+    """Where a module of minispike stands: its part in the order of all, its file in the order of the part."""
+    _, part, *rest = module.split(".")
+    files = WITHIN.get(part, [])
+    return (PATH + WINGS).index(part), files.index(rest[0]) if rest else -1
+
+
+def test_a_file_imports_only_from_those_above_it():
     for path in SOURCE.rglob("*.py"):
-        part = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-        assert part in ORDER or part in BESIDE, f"{path} has no place in the order"
-        limit = ORDER.index(BESIDE.get(part, part)) + (part in BESIDE)
-        allowed = set(ORDER[:limit]) | AND.get(part, set())
-        assert imports_of(path) <= allowed, f"{path} imports {imports_of(path) - allowed}"
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if module in ("minispike.__init__", "minispike.__main__", "minispike.ops.__init__"):
+            continue
+        modules = {name for name in imported(path) if name.startswith("minispike.")}
+        if path.name == "__init__.py":
+            assert not modules, path
+            continue
+        above = {name for name in modules if place(name) < place(module)}
+        assert modules == above, f"{module} imports {modules - above}"
 
 
-def test_within_ops_a_file_imports_only_from_simpler_ones():
-    order = ["elementwise", "shape", "matmul", "conv", "pool", "norm", "transform", "loss", "bits"]
-    for name in order:
-        tree = ast.parse((SOURCE / "ops" / f"{name}.py").read_text(encoding="utf-8"))
-        siblings = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level == 1}
-        assert siblings <= set(order[: order.index(name)]), f"ops/{name}.py imports {siblings}"
+def test_every_file_has_a_place_in_the_order():
+    for part, files in WITHIN.items():
+        assert {path.stem for path in (SOURCE / part).glob("*.py")} == {*files, "__init__"}
+    top = {path.stem for path in SOURCE.iterdir() if path.name[0] not in "_."}
+    assert top == {*PATH, *WINGS}
 
 
-def test_data_utils_and_minispike_do_not_know_each_other():
+def test_only_the_command_line_knows_data_utils_and_data_utils_does_not_know_minispike():
+    for path in SOURCE.rglob("*.py"):
+        known = {name for name in imported(path) if name.startswith("data_utils")}
+        assert not known or (path.name == "cli.py" and known <= DATA | {"data_utils"}), path
     for path in (ROOT / "data_utils").rglob("*.py"):
-        assert not re.search(r"^\s*(from|import) minispike", path.read_text(encoding="utf-8"), re.M), path
+        assert not {name for name in imported(path) if name.startswith("minispike")}, path
+
+
+def test_the_learning_path_names_no_array_library():
+    """All arrays of ops, neurons, layers and blocks come from `xp`, so that they run on any device."""
+    for part in PATH:
+        files = (SOURCE / part).rglob("*.py") if part in WITHIN else [SOURCE / f"{part}.py"]
+        for path in files:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+                foreign = {name.partition(".")[0] for name in names} & {"numpy", "cupy", "scipy"}
+                assert not foreign or part in ("backend", "parallel"), f"{path} imports {foreign}"
 
 
 def test_importing_needs_neither_cupy_nor_matplotlib_nor_scikit_learn_nor_pooch_nor_pillow():
-    parts = [f"data_utils.{path.stem}" for path in (ROOT / "data_utils").glob("*.py")]
+    files = (ROOT / "data_utils").rglob("*.py")
+    names = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files)
+    parts = [name.removesuffix(".__init__") for name in names]
     code = f"import sys, minispike, minispike.measure.viz, {', '.join(parts)}; print(list(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
@@ -96,24 +121,46 @@ def test_every_public_name_is_documented():
         assert getattr(minispike.ops, name).__doc__, name
 
 
-def lines_of_code(path: Path) -> int:
-    """Lines that hold code: no blank ones, no comments, no docstrings."""
-    text = path.read_text(encoding="utf-8")
-    told = set()  # the docstrings' lines
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
-            told |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
-    lines = enumerate(text.splitlines(), 1)
-    return sum(i not in told and line.strip() != "" and line.strip()[0] != "#" for i, line in lines)
+# ---------------------------------------------------------------- size
+
+
+def code_lines(node: ast.AST, text: list[str]) -> int:
+    """Lines of code in a part of a file: no blank lines, no comments, no docstrings."""
+    first, last = getattr(node, "lineno", 1), getattr(node, "end_lineno", len(text))
+    docstrings = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(inner):
+            docstrings |= set(range(inner.body[0].lineno, inner.body[0].end_lineno + 1))
+    lines = ((n, text[n - 1].strip()) for n in range(first, last + 1) if n not in docstrings)
+    return sum(line != "" and line[0] != "#" for _, line in lines)
+
+
+def learning_path() -> list[Path]:
+    """The files that a learner reads, without parallel.py."""
+    parts = [part for part in PATH if part != "parallel"]
+    files = [(SOURCE / part).rglob("*.py") if part in WITHIN else [SOURCE / f"{part}.py"] for part in parts]
+    return [path for each in files for path in each]
 
 
 def test_what_a_learner_reads_stays_small():
-    files = list(SOURCE.rglob("*.py"))
-    assert max(len(p.read_text(encoding="utf-8").splitlines()) for p in files) <= 300
-    learned = ORDER[: ORDER.index("models") + 1]
-    path = [p for p in files if p.relative_to(SOURCE).parts[0].removesuffix(".py") in learned]
-    assert sum(map(lines_of_code, path)) < 2050 and sum(map(lines_of_code, files)) < 4000
+    total = 0
+    for path in learning_path():
+        source = path.read_text(encoding="utf-8")
+        tree, text = ast.parse(source), source.splitlines()
+        total += code_lines(tree, text)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                assert code_lines(node, text) <= 45, f"{path}: {node.name} does not fit on a screen"
+    assert total <= 2600
 
+
+def test_lines_of_code_are_counted_as_meant():
+    source = '"""A file."""\n\nx = 1  # one\n# none\n\n\ndef f():\n    """Two\n    lines."""\n    return x\n'
+    tree, text = ast.parse(source), source.splitlines()
+    assert code_lines(tree, text) == 3 and code_lines(tree.body[-1], text) == 2
+
+
+# ---------------------------------------------------------------- the README
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -121,7 +168,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_the_readme_has_exactly_two_set_up_commands():
     commands = [line.strip() for line in README.splitlines() if line.strip().startswith("pip install")]
     assert commands == [
-        'pip install -e ".[lessons]" && python -m lessons.03_ssa',
+        'pip install -e ".[lessons]" && python -m lessons.00_autograd',
         'pip install -e ".[test]" && pytest',
     ]
 

@@ -243,7 +243,9 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_layer():
     model = create_model("spikformer_1_64_digits", num_classes=4, **SMALL)
     model.head.weight.data[0, 0] = np.nan
     before = model.blocks[0].mlp.fc1.map.weight.data.copy()
-    with pytest.raises(FloatingPointError, match=r"epoch 1, step 1: loss nan; .* output of Linear in head"):
+    with pytest.raises(
+        FloatingPointError, match=r"epoch 1, step 1: loss nan; .* output of MatMulAdd in head"
+    ):
         fit(model, SGD(model.parameters()), Batches(*toy(), 8), epochs=1, progress=False)
     assert np.array_equal(before, model.blocks[0].mlp.fc1.map.weight.data)  # the step was not taken
 
@@ -253,8 +255,27 @@ def test_a_nan_that_spikes_would_hide_is_found():
     model = create_model("spikformer_1_64_digits", num_classes=4, **SMALL)
     model.blocks[0].mlp.fc1.map.weight.data[0, 0] = np.nan
     assert np.isfinite(ops.softmax_cross_entropy(model(toy()[0]), toy()[1]).item())
-    with pytest.raises(FloatingPointError, match=r"output of Linear in blocks.0.mlp.fc1.map"):
+    with pytest.raises(FloatingPointError, match=r"output of MatMulAdd in blocks.0.mlp.fc1.map"):
         fit(model, SGD(model.parameters()), Batches(*toy(), 8), epochs=1, progress=False)
+
+
+def test_nothing_is_written_in_a_step_that_is_not_finite_and_the_first_layer_is_named():
+    """A weight becomes NaN between two steps. Parameters and the optimizer's averages stay as they were."""
+    model = lively(create_model("spikformer_1_64_digits", num_classes=4, **SMALL), np.random.default_rng(0))
+    optimizer, kept = AdamW(model.parameters(), 1e-3), {}
+
+    def on_step(at):
+        model.blocks[0].mixer.proj.map.weight.data[0] = np.nan
+        model.blocks[0].mlp.fc1.map.weight.data[0] = np.nan
+        kept.update({path: array.copy() for path, array in optimizer.state_dict().items()})
+        kept.update({path: p.data.copy() for path, p in model.named_parameters()})
+
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step 2: .* MatMulAdd in blocks.0.mixer.proj.map"):
+        fit(model, optimizer, Batches(*toy(), 8), epochs=1, on_step=on_step, progress=False)
+    now = optimizer.state_dict() | {path: p.data for path, p in model.named_parameters()}
+    assert now.keys() == kept.keys() and float(kept["t"]) == 1
+    for path, array in now.items():
+        assert np.array_equal(array, kept[path], equal_nan=True), path
 
 
 def test_a_step_that_blows_up_is_found():

@@ -1,17 +1,17 @@
-"""A plain transformer block, without a spike: what the light decoder of masked image modelling is made of.
+"""Transformer blocks without spikes: the light decoder of masked image modelling is made of them.
 
     X = X + Attention(LN(X))        Attention: softmax(Q Kᵀ/√d) V for each head, then a linear map
     X = X + MLP(LN(X))              MLP: W₂ · gelu(W₁ ·)
 
-Vaswani et al., arXiv 1706.03762, with the norm before the sub-layer. It serves training alone and is thrown
-away afterwards, so it is composed of small operations and not made fast.
+Vaswani et al., arXiv 1706.03762, with the norm before the sub-layer. The decoder is used only in pre-training
+and then discarded, so it is written simply rather than fast.
 """
 
 from __future__ import annotations
 
 from math import pi, sqrt
 
-from ..autograd import Tensor, expect
+from ..autograd import Tensor, where
 from ..backend import HOST, Array, ones, zeros
 from ..nn import Linear, Module, Parameter
 from ..ops import exp, tanh
@@ -30,10 +30,11 @@ class LayerNorm(Module):
 
 
 class PlainBlock(Module):
-    """Let tokens x [B, N, dim] meet by softmax attention, then an MLP of twice the width -> [B, N, dim]."""
+    """Apply softmax attention, then an MLP of twice the width: x [B, N, dim] -> [B, N, dim]."""
 
     def __init__(self, dim: int, num_heads: int, *, rng):
-        expect(dim % num_heads == 0, f"PlainBlock cannot split dim = {dim} into {num_heads} heads")
+        if dim % num_heads:
+            raise ValueError(f"{where()}PlainBlock cannot split dim = {dim} into {num_heads} heads")
         self.num_heads = num_heads
         self.norm1, self.norm2 = LayerNorm(dim), LayerNorm(dim)
         self.q, self.k, self.v, self.proj = (Linear(dim, dim, rng=rng) for _ in range(4))
@@ -52,22 +53,23 @@ class PlainBlock(Module):
 
 
 def softmax(x) -> Tensor:
-    """Return eˣ/Σeˣ along the last axis; the largest entry is taken off first, so that nothing overflows."""
+    """Return eˣ/Σeˣ along the last axis. The largest entry is subtracted first, so that nothing overflows."""
     e = exp(x - x.data.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
 def gelu(x) -> Tensor:
-    """Return x Φ(x), Φ the normal distribution, in its tanh form (arXiv 1606.08415)."""
+    """Return x Φ(x), Φ the normal distribution function, by the tanh formula (arXiv 1606.08415)."""
     return 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))
 
 
 def positions(grid: tuple[int, int], dim: int) -> Array:
-    """Return fixed 2-D positions [N, dim]: one half sines and cosines of the row, the other of the column.
+    """Return fixed 2-D positions [N, dim]: half are sines and cosines of the row, half of the column.
 
-    The dim/4 wavelengths of each run geometrically from 2π towards 10,000·2π.
+    The dim/4 wavelengths of each half grow geometrically from 2π towards 10,000·2π.
     """
-    expect(dim % 4 == 0, f"2-D sin-cos positions need dim divisible by 4, got {dim}")
+    if dim % 4:
+        raise ValueError(f"{where()}2-D sin-cos positions need dim divisible by 4, got {dim}")
     xp, (H, W) = HOST.xp, grid
     frequency = 10_000.0 ** (-xp.arange(dim // 4) / (dim // 4))
     rows, columns = (xp.outer(xp.arange(n), frequency) for n in (H, W))  # [H, dim/4], [W, dim/4]

@@ -1,9 +1,9 @@
-"""A block of the encoder: tokens meet in the mixer, channels meet in the MLP, both added to the stream.
+"""A block of the encoder: the mixer mixes tokens, the MLP mixes channels, and both are added to the stream.
 
     X = X + mixer(X)        X = X + MLP(X)                Spikformer (arXiv 2209.15425) §3.1, eqs. 2–3
 
-No normalisation stands before a sub-layer. Each adds a spike at most, so after b blocks the stream holds
-integers from 0 to 2 + 2·b, the tokens' {0, 1, 2} included.
+Sub-layers have no normalisation before them. Each adds at most one spike. Tokens enter as 0, 1 or 2, so after
+b blocks the stream holds integers from 0 to 2 + 2·b.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Fourier mixing, in the place of spiking self-attention: Mixer(X) = LIF(BN(Re(F X))).
+"""Fourier mixing instead of spiking self-attention: Mixer(X) = LIF(BN(Re(F X))).
 
     1-D    Re(F_N X)          along the tokens
     2-D    Re(F_N X F_D)      along tokens and channels
 
 Attention-free Spikformer (arXiv 2308.02557; FWformer, 2403.18228) replaces the whole SSA by a linear
-transform without parameters. That it is the real part, orthonormal, and followed by one BN and LIF, as SSA's
-last, is our reading: no code was published. Only the even part of X comes through; the residual around the
-mixer keeps the rest.
+transform without parameters. No code was published. Our interpretation: the mixer takes the real part of the
+orthonormal transform and ends, as SSA does, in one BN and LIF. Only the even part of X passes the real part;
+the residual around the mixer keeps the rest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The MLP of a block: two bricks, out to a wider layer and back.
+"""The MLP of a block: two bricks, one to a wider layer and one back.
 
 MLP(X) = LIF(BN( LIF(BN(X W₁ + b₁)) W₂ + b₂ ))        Spikformer (arXiv 2209.15425) §3.1
 """

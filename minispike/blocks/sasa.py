@@ -1,7 +1,7 @@
 """Spike-aggregated self-attention (SASA), SAFormer's mixer: attention from Q and K alone.
 
     Q, K     = LIF(BN(X W))                            each its own, binary; there is no V and no softmax
-    Y        = one of the three readings below         for each head, spikes
+    Y        = one of three interpretations, below      for each head, spikes
     SASA(X)  = LIF(BN((Y + DWC(K)) W))                 DWC: see dwc.py
 
     Pool     Y = LIF_0.5( s/r² · (Q K_Aᵀ) K_A )        K_A [n, d]: K summed over r×r cells of the token grid
@@ -9,19 +9,19 @@
     Channel  Y = LIF_0.5( Σ_d Q ) · K                  each token of a head passes or is silent
 
 SAFormer (arXiv 2412.13553) computes its weights from the spike matrices Q and K with a down-sampled
-aggregation AG(·), in O(n D). The equations are our reading: no code was published. Pool, the most literal, is
-the default; Channel is QKFormer's token attention.
+aggregation AG(·), in O(n D). No code was published: the equations are our interpretation. Pool is the most
+literal one and the default; Channel is QKFormer's token attention.
 
-A sum of spikes is a count, so everything between the neurons is additions of integers. With n = N/r² cells
-Pool meets r² times as strong a K_A twice and r² times as few of them, hence s/r²: the neuron's mean input
-stays SSA's. (Q K_Aᵀ) K_A costs 2·N·n·D, Q (K_Aᵀ K_A) costs (N + n)·d·D: `attend` takes the cheaper.
+A sum of spikes is a count, so everything between the neurons is additions of integers. Why s/r²: K_A is r²
+times stronger and enters twice, and there are r² times fewer rows, n = N/r²: r² times SSA's input in total.
+(Q K_Aᵀ) K_A costs 2·N·n·D, Q (K_Aᵀ K_A) costs (N + n)·d·D: `attend` takes the cheaper order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..autograd import Tensor, expect
+from ..autograd import Tensor, where
 from ..nn import LIF, Linear, Module, Spiking
 from .dwc import check_grid
 from .ssa import attend, merge_heads, split_heads
@@ -30,7 +30,7 @@ from .ssa import attend, merge_heads, split_heads
 class SASA(Module):
     """Mix tokens x [T, B, N, dim] -> spikes [T, B, N, dim].
 
-    aggregate: the reading, a module (q, k) [T, B, h, N, d] -> spikes of that shape: Pool, Global or Channel.
+    aggregate: Pool, Global or Channel, a module (q, k) [T, B, h, N, d] -> spikes of that shape.
     dwc: a module on K's tokens, added to the attention before the last map, or None (SASA alone).
     qkv_bias: whether the maps to q and k have a bias; the last map always has one.
     """
@@ -46,7 +46,8 @@ class SASA(Module):
         neuron: Callable[..., LIF] = LIF,
         rng,
     ):
-        expect(dim % num_heads == 0, f"SASA cannot split dim = {dim} into {num_heads} heads of equal width")
+        if dim % num_heads:
+            raise ValueError(f"{where()}SASA cannot split dim = {dim} into {num_heads} heads of equal width")
         self.num_heads, self.aggregate, self.dwc = num_heads, aggregate, dwc
         self.q = Spiking(Linear(dim, dim, qkv_bias, rng=rng), neuron())
         self.k = Spiking(Linear(dim, dim, qkv_bias, rng=rng), neuron())
@@ -61,7 +62,7 @@ class SASA(Module):
         return self.proj(y)
 
 
-# ---------------------------------------------------------------- the readings of AG
+# ---------------------------------------------------------------- three interpretations of AG
 
 
 class Pool(Module):
@@ -71,8 +72,10 @@ class Pool(Module):
         self, grid: tuple[int, int], r: int = 2, scale: float = 0.125, *, neuron: Callable[..., LIF] = LIF
     ):
         H, W = grid
-        expect(r >= 1 and r & (r - 1) == 0, f"Pool needs r to be a power of two, got {r}")
-        expect(H % r == 0 and W % r == 0, f"Pool cannot cut a {H}×{W} token grid into cells of {r}×{r}")
+        if r < 1 or r & (r - 1):
+            raise ValueError(f"{where()}Pool needs r to be a power of two, got {r}")
+        if H % r or W % r:
+            raise ValueError(f"{where()}Pool cannot cut a {H}×{W} token grid into cells of {r}×{r}")
         self.grid, self.r, self.scale = grid, r, scale
         self.attention = neuron(v_threshold=0.5)
 
@@ -89,7 +92,7 @@ class Pool(Module):
 
 
 class Global(Module):
-    """Y = LIF_0.5( s · Q ⊙ Σ_N K ): where Q fires, a channel is driven by how often its K fires anywhere."""
+    """Y = LIF_0.5( s · Q ⊙ Σ_N K ): where Q fires, a channel gets the count of K's spikes."""
 
     def __init__(self, scale: float = 0.125, *, neuron: Callable[..., LIF] = LIF):
         self.scale = scale
@@ -100,9 +103,9 @@ class Global(Module):
 
 
 class Channel(Module):
-    """Y = a · K, a = LIF_0.5( Σ_d Q ) [T, B, h, N, 1]: a head passes a token on, or is silent about it.
+    """Y = a · K, a = LIF_0.5( Σ_d Q ) [T, B, h, N, 1]: for each token a head passes K on, or is silent.
 
-    With tau = 2 one spike among a token's d channels suffices: ½ ≥ 0.5.
+    With tau = 2 one spike among a token's d channels is enough: ½ ≥ 0.5.
     """
 
     def __init__(self, *, neuron: Callable[..., LIF] = LIF):

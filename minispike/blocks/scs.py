@@ -4,16 +4,16 @@
     pair     x = x + LIF(BN(Conv3×3 LIF(BN(Conv3×3 x))))     C → 4C → C, shaped like an MLP
 
 Four stages of widths D/8, D/4, D/2, D; no position embedding. Spikformer V2 (arXiv 2401.02020) describes
-strided convolutions and an MLP-like pair, and published no code. The kernel sizes and the expansion by 4
-follow from its parameter counts, which they meet exactly; the residual, which has no parameters, and the
-stages that keep the grid are our reading. Tokens are in {0, 1, 2}, as SPS's.
+strided convolutions and an MLP-like pair; no code was published. The kernel sizes and the expansion by 4
+follow from the published parameter counts, which they meet exactly. The residual, which has no parameters,
+and the stages that keep the grid are our interpretation. Tokens are 0, 1 or 2, as those of SPS.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..autograd import Tensor, expect
+from ..autograd import Tensor, where
 from ..nn import LIF, Conv2d, Module, Spiking
 from ..visible import Visible
 
@@ -22,16 +22,14 @@ class SCS(Module):
     """Cut images [T, B, H, W, C] into tokens [T, B, N, dim], N = H·W / 4^(number of halvings).
 
     halves: for each of the four stages, whether its first convolution halves the grid.
-    neuron: makes a layer of neurons; called once for each brick.
+    neuron: makes a layer of neurons; it is called once for each brick.
     """
 
     def __init__(
         self, in_channels: int, dim: int, halves: tuple[bool, ...], *, neuron: Callable[..., LIF] = LIF, rng
     ):
-        expect(
-            dim % 8 == 0 and len(halves) == 4,
-            f"SCS needs dim divisible by 8 and 4 stages, got {dim} and {halves}",
-        )
+        if dim % 8 or len(halves) != 4:
+            raise ValueError(f"{where()}SCS needs dim divisible by 8 and 4 stages, got {dim} and {halves}")
         widths = [in_channels, dim // 8, dim // 4, dim // 2, dim]
         self.stages = [
             Stage(n_in, n_out, half, neuron=neuron, rng=rng)
@@ -41,8 +39,8 @@ class SCS(Module):
     def forward(self, x, T: int = 1, visible: Visible | None = None) -> Tensor:
         """x: frames [T, B, H, W, C], or a static image [1, B, H, W, C] and T, how many steps to show it.
 
-        visible: the tokens that exist; everything else is hidden from every layer, and the tokens that come
-        out are the visible ones [T, B, visible.per_sample, dim].
+        visible: for masked images, the tokens that are visible. The rest is hidden from every layer, and only
+        the visible tokens come out: [T, B, visible.per_sample, dim].
         """
         x = visible.hide(x) if visible else x
         for i, stage in enumerate(self.stages):
@@ -64,6 +62,8 @@ class Stage(Module):
 
     def forward(self, x, T: int, visible: Visible | None) -> Tensor:
         H, W = x.shape[2:4]
-        expect(not self.half or H % 2 == W % 2 == 0, f"this stage halves the grid, which is {H}×{W}: odd")
-        x = self.down(x, T, visible)
-        return x + self.contract(self.expand(x, visible=visible), visible=visible)
+        if self.half and (H % 2 or W % 2):
+            raise ValueError(f"{where()}this stage halves the grid, which is {H}×{W}: odd")
+        run = visible.through if visible else Module.__call__  # run(brick, x)
+        x = run(self.down, x, T)
+        return x + run(self.contract, run(self.expand, x))

@@ -3,16 +3,16 @@
     stage    x = pool?( LIF(BN(Conv3×3 x)) )          four of them, widths D/8, D/4, D/2, D
     tokens   x = x + LIF(BN(Conv3×3 x))               the relative position embedding, RPE
 
-Spikformer (arXiv 2209.15425) §3.2; where the pools stand, and that they act on binary spikes, is from the
-authors' code. The pool is 3×3, stride 2. Tokens are in {0, 1, 2}: the sum of two binary maps. No other
-position embedding.
+Spikformer (arXiv 2209.15425) §3.2. The places of the pools, and that they act on binary spikes, are from the
+authors' code. The pool is 3×3 with stride 2. Tokens are 0, 1 or 2: the sum of two binary maps. There is no
+other position embedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..autograd import Tensor, expect
+from ..autograd import Tensor, where
 from ..nn import LIF, Conv2d, Module, Spiking
 from ..ops import max_pool2d
 
@@ -21,16 +21,14 @@ class SPS(Module):
     """Cut images [T, B, H, W, C] into tokens [T, B, N, dim], N = H·W / 4^(number of pools).
 
     pools: for each of the four stages, whether it halves the grid.
-    neuron: makes a layer of neurons; called once for each brick.
+    neuron: makes a layer of neurons; it is called once for each brick.
     """
 
     def __init__(
         self, in_channels: int, dim: int, pools: tuple[bool, ...], *, neuron: Callable[..., LIF] = LIF, rng
     ):
-        expect(
-            dim % 8 == 0 and len(pools) == 4,
-            f"SPS needs dim divisible by 8 and 4 pools, got {dim} and {pools}",
-        )
+        if dim % 8 or len(pools) != 4:
+            raise ValueError(f"{where()}SPS needs dim divisible by 8 and 4 pools, got {dim} and {pools}")
         widths = [in_channels, dim // 8, dim // 4, dim // 2, dim]
         self.stages = [
             Spiking(Conv2d(n_in, n_out, rng=rng), neuron())
@@ -52,5 +50,6 @@ class SPS(Module):
         if not self.pools[i]:
             return x
         h, w = x.shape[2:4]
-        expect(h % 2 == 0 and w % 2 == 0, f"the pool after stages.{i} halves the grid, which is {h}×{w}: odd")
+        if h % 2 or w % 2:
+            raise ValueError(f"{where()}the pool after stages.{i} halves the grid, which is {h}×{w}: odd")
         return max_pool2d(x, 3, stride=2, padding=1)

@@ -1,26 +1,26 @@
 """Spiking self-attention (SSA), Spikformer's mixer.
 
-    Q, K, V = LIF(BN(X W))                      each its own, binary
+    Q, K, V = LIF(BN(X W))                      each with its own W, binary
     Y       = LIF_0.5( s · (Q Kᵀ) V )           for each head; LIF_0.5 fires at 0.5
     SSA(X)  = LIF(BN(Y W))
 
 Spikformer (arXiv 2209.15425) §3.3, eqs. 5–9. Q Kᵀ counts the channels in which two tokens fire together:
-integers, never negative, so no softmax is needed; s keeps the product where the neuron's surrogate gradient
-is alive. Tokens of one time step meet only tokens of that step: time mixes in the neurons alone.
+integers that are never negative, so no softmax is needed. The scale s keeps the product where the neuron's
+surrogate gradient is not near 0. Tokens meet only tokens of the same time step; only neurons mix time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..autograd import Tensor, expect
+from ..autograd import Tensor, where
 from ..nn import LIF, Linear, Module, Spiking
 
 
 class SSA(Module):
     """Mix tokens x [T, B, N, dim] -> spikes [T, B, N, dim].
 
-    qkv_bias: whether the maps to q, k, v have a bias (CIFAR: yes; ImageNet and DVS: no); the last map always
+    qkv_bias: whether the maps to q, k, v have a bias (CIFAR: yes; ImageNet and DVS: no). The last map always
     has one.
     """
 
@@ -34,7 +34,8 @@ class SSA(Module):
         neuron: Callable[..., LIF] = LIF,
         rng,
     ):
-        expect(dim % num_heads == 0, f"SSA cannot split dim = {dim} into {num_heads} heads of equal width")
+        if dim % num_heads:
+            raise ValueError(f"{where()}SSA cannot split dim = {dim} into {num_heads} heads of equal width")
         self.num_heads, self.scale = num_heads, scale
         self.q = Spiking(Linear(dim, dim, qkv_bias, rng=rng), neuron())
         self.k = Spiking(Linear(dim, dim, qkv_bias, rng=rng), neuron())
@@ -49,13 +50,13 @@ class SSA(Module):
 
 
 def split_heads(x, num_heads: int) -> Tensor:
-    """[T, B, N, h·d] -> [T, B, h, N, d]"""
+    """Return tokens [T, B, N, h·d] head by head: [T, B, h, N, d]."""
     T, B, N, D = x.shape
     return x.reshape(T, B, N, num_heads, D // num_heads).transpose(0, 1, 3, 2, 4)
 
 
 def merge_heads(x) -> Tensor:
-    """[T, B, h, N, d] -> [T, B, N, h·d]"""
+    """Return heads [T, B, h, N, d] next to each other: [T, B, N, h·d]."""
     T, B, h, N, d = x.shape
     return x.transpose(0, 1, 3, 2, 4).reshape(T, B, N, h * d)
 
@@ -63,8 +64,8 @@ def merge_heads(x) -> Tensor:
 def attend(q, k, v) -> Tensor:
     """Return (Q Kᵀ) V, or Q (Kᵀ V) where that is cheaper, for q [.., N, d] and k, v [.., n, d].
 
-    Without a softmax between them the products associate: 2·N·n·d multiply-accumulates a head against
-    (N + n)·d². On spikes both are exact integers. In SSA n = N, so N decides against d.
+    There is no softmax between the products, so they associate: 2·N·n·d multiply-accumulates per head, or
+    (N + n)·d². On spikes both give the same integers. In SSA n = N, so the choice depends on N and d.
     """
     (N, d), n = q.shape[-2:], k.shape[-2]
     k_t = k.transpose(0, 1, 2, 4, 3)  # [T, B, h, d, n]

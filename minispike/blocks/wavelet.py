@@ -1,16 +1,16 @@
-"""Wavelet mixing, in the place of spiking self-attention: Mixer(X) = LIF(BN(W X)), and learned mixtures.
+"""Wavelet mixing instead of spiking self-attention: Mixer(X) = LIF(BN(W X)), and learned mixtures.
 
     2-D WT    W X               W the wavelet analysis of the token grid, rows and columns
     DWT-C     Σ_i a_i LT_i(X)   a few fixed bases, combined by learned weights a_i
 
-Attention-free Spikformer (arXiv 2308.02557; FWformer, 2403.18228). The bases, levels and the combination's
-form are our reading: no code was published. SSA makes its basis from Q and K anew for every image; these are
-fixed.
+Attention-free Spikformer (arXiv 2308.02557; FWformer, 2403.18228). No code was published: the bases, the
+levels and the form of the combination are our interpretation. SSA makes its basis from Q and K for every
+image; these bases are fixed.
 """
 
 from __future__ import annotations
 
-from ..autograd import Tensor, expect
+from ..autograd import Tensor, where
 from ..backend import ones
 from ..nn import Parameter, Transform
 from ..ops import wavelet
@@ -30,11 +30,12 @@ class WaveletMix(Transform):
 
 
 class Mixture(Transform):
-    """Mix tokens by a learned combination Σ_i a_i LT_i(x); it starts as the transforms' mean, a_i = 1/n."""
+    """Mix tokens by a learned combination Σ_i a_i LT_i(x), which starts as the mean of the transforms."""
 
     def __init__(self, dim: int, bases: list[Transform]):
         super().__init__(dim)
-        expect(len(bases) >= 1, "Mixture needs at least one basis")
+        if not bases:
+            raise ValueError(f"{where()}Mixture needs at least one basis")
         self.bases, self.a = bases, Parameter(ones(len(bases)) / len(bases))
 
     def transform(self, x) -> Tensor:

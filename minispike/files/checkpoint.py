@@ -14,16 +14,17 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from zlib import crc32
 
+import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save as serialise
 
-from ..autograd import expect
-from ..backend import HOST, Array, to_host
+from ..backend import Array, to_host
+from ..configs import Config
 from ..masked import MaskedAutoencoder, build_masked
 from ..models import SpikingTransformer, build_model
 from ..optim import SGD
@@ -66,7 +67,7 @@ def save(
     arrays = dict(model.state_dict())
     if optimizer:
         arrays |= {OPTIMIZER + name: array for name, array in optimizer.state_dict().items()}
-    arrays = {name: HOST.xp.asarray(to_host(array), order="C") for name, array in arrays.items()}
+    arrays = {name: np.asarray(to_host(array), order="C") for name, array in arrays.items()}
     config, training = json.dumps(model.config, default=_encode), json.dumps(training or {})
     metadata = {"format": FORMAT, "config": config, "training": training}
     metadata["crc32"] = checksum(arrays, config + training)
@@ -110,16 +111,17 @@ def load_all(path: str | Path) -> Saved:
 def _blank(config: dict, arrays: dict[str, Array]) -> SpikingTransformer | MaskedAutoencoder:
     """Build a model for arrays, its weights zero. ValueError where it would be larger than they are."""
     zeros = Zeros(sum(array.size for array in arrays.values()))
-    encoder = config.get("encoder", config)
-    expect(set(encoder["pools"]) <= {True, False}, "pools are true or false")
-    if encoder is config:
-        return build_model(config, rng=zeros)
-    H, W = (encoder["img_size"],) * 2 if isinstance(encoder["img_size"], int) else encoder["img_size"]
-    shape = [H * W // 4 ** sum(encoder["pools"]), config["decoder_dim"]]
+    encoder = Config.from_dict(config.get("encoder", config))
+    if not set(encoder.pools) <= {True, False}:
+        raise ValueError("pools are true or false")
+    if "encoder" not in config:
+        return build_model(encoder, rng=zeros)
+    (h, w), dim = encoder.grid, config["decoder_dim"]
     found = list(arrays["positions"].shape)
-    expect(shape == found, f"images of {H}×{W} need positions {shape}, the file holds {found}")
-    model = build_masked(config | {"encoder": encoder | {"num_classes": 1}}, rng=zeros)  # it keeps no head
-    model.config["encoder"]["num_classes"] = encoder["num_classes"]
+    if found != [h * w, dim]:
+        raise ValueError(f"{h}×{w} tokens need positions {[h * w, dim]}, the file holds {found}")
+    model = build_masked(config | {"encoder": replace(encoder, num_classes=1)}, rng=zeros)  # it keeps no head
+    model.config["encoder"] = encoder
     return model
 
 
@@ -135,8 +137,9 @@ class Zeros:
     def standard_normal(self, shape: int | tuple[int, ...]) -> Array:
         sides = (shape,) if isinstance(shape, int) else shape
         self.n -= prod(sides)
-        expect(min(sides) > 0 and self.n >= 0, "the configuration asks for more weights than the file holds")
-        return HOST.xp.zeros(shape)
+        if not (min(sides) > 0 and self.n >= 0):
+            raise ValueError("the configuration asks for more weights than the file holds")
+        return np.zeros(shape)
 
     def uniform(self, low: float, high: float, shape: tuple[int, ...]) -> Array:
         return self.standard_normal(shape)
@@ -198,6 +201,8 @@ def checksum(arrays: dict[str, Array], text: str = "") -> str:
 
 
 def _encode(value) -> dict:
+    if isinstance(value, Config):
+        return vars(value)
     if isinstance(value, Surrogate):
         return {"surrogate": type(value).__name__, **asdict(value)}
     raise ValueError(f"a {type(value).__name__} in a model's configuration cannot be written to a file")

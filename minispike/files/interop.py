@@ -24,7 +24,9 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..backend import HOST, Array, is_array, to_host
+import numpy as np
+
+from ..backend import Array, is_array, to_host
 from ..models import SpikingTransformer
 from .checkpoint import read_safetensors
 from .torchfile import FileFormatError, read_torch
@@ -99,7 +101,7 @@ def to_official(model: SpikingTransformer, layout: str | None = None) -> dict[st
             part = "attn" if ".attn." in name else "mlp"
             ones = 0 if name.startswith("head") else LAYOUTS[layout][part][1]
             array = array.T.reshape(*array.T.shape, *(1,) * ones)  # [in, out] -> [out, in, 1, …]
-        theirs[name] = HOST.xp.ascontiguousarray(array)
+        theirs[name] = np.ascontiguousarray(array)
     return theirs
 
 
@@ -145,7 +147,7 @@ def read_weights(path: str | Path):
             if names and all(name.endswith(".npy") for name in names):
                 if size > path.stat().st_size:
                     raise FileFormatError(f"{path}: unpacked it is larger: write it by savez, not compressed")
-                with HOST.xp.load(path, allow_pickle=False) as arrays:
+                with np.load(path, allow_pickle=False) as arrays:
                     return dict(arrays)
         except FileFormatError:
             raise

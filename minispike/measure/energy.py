@@ -235,7 +235,7 @@ class _Counter:
         if not parameters and len(signals) == 1:  # a fixed transform: spread directly, or the fast form
             events = min(events, Operations(mac=macs), key=lambda each: each.joules(self.picojoules))
         shapes.append(tuple(output.shape))
-        row = Row(path, type(function).__name__, shapes, parameters, macs, kind, rate, events)
+        row = Row(path, function.name, shapes, parameters, macs, kind, rate, events)
         row.charge(repeats * macs, kind, rate)
         self.rows.append(row)
         return row

@@ -64,7 +64,7 @@ class _Watch:
         self.rows, self.seen, self.last = rows, set(), time.perf_counter()
 
     def __call__(self, function, inputs, output, path):
-        now, op = time.perf_counter(), type(function).__name__
+        now, op = time.perf_counter(), function.name
         row = self.rows.setdefault((path, op), Row(path, op))
         row.forward += now - self.last
         for value in vars(function).values():

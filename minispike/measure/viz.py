@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..autograd import no_grad, trace
 from ..backend import Array, to_host
-from ..neuron import LIF
+from ..neuron import IntegrateAndFire
 from ..nn import Module, mode
 
 INK, BLUE, ORANGE, GREEN, GREY = "#222222", "#2a6fbb", "#e07b28", "#3a9a5b", "#9a9a9a"
@@ -22,7 +22,7 @@ def spikes_of(model: Module, x) -> dict[str, Array]:
     found: dict[str, Array] = {}
 
     def look(function, inputs, output, path):
-        if isinstance(function, LIF):
+        if isinstance(function, IntegrateAndFire):
             found[path] = to_host(output.data)
 
     with mode(model, training=False), no_grad(), trace(look):
@@ -39,7 +39,7 @@ def firing_rates(model: Module, x, batch_size: int | None = None) -> dict[str, f
     n = x.shape[-4]  # of [B, H, W, C] and of frames [T, B, H, W, C]
 
     def look(function, inputs, output, path):
-        if isinstance(function, LIF):
+        if isinstance(function, IntegrateAndFire):
             rates[path] = rates.get(path, 0.0) + piece.shape[-4] / n * float(output.data.mean())
 
     for first in range(0, n, batch_size or n):

@@ -1,8 +1,12 @@
 """The operations, and the one table that turns them into Tensor's operators and methods.
 
-Reading order: elementwise, shape, matmul, conv, pool, norm, transform, loss. Every file holds small Function
-classes, forward beside backward, and under them the lowercase functions that people call. A class that
-contracts also states its `cost` and `fan_out` (energy.py). Beside them, bits: attention on packed spikes.
+Reading order: elementwise, shape, matmul, windows, conv, pool, norm, transform, loss. Each file holds small
+Function classes, forward next to backward, and under them the lowercase functions that people call. A class
+that contracts also states its `cost` and `fan_out` (measure/energy.py).
+
+An op is written once to be read, in plain array code. Where a faster form pays, it comes second: a subclass
+of the op, named <Op>_fast, that overrides forward and backward alone. It is what runs, and a test holds the
+two equal.
 """
 
 from ..autograd import Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..autograd import Function, Tensor, expect
+from ..autograd import Function, Tensor, where
 from ..backend import Array, asarray
 from .shape import mean
 
@@ -42,22 +42,23 @@ def softmax_cross_entropy(logits, labels: Array, label_smoothing: float = 0.0) -
     hard = labels.ndim == 1 and labels.shape == logits.shape[:1] and labels.dtype.kind in "iu"
     soft = labels.ndim == 2 and labels.shape == logits.shape and labels.dtype.kind == "f"
     takes = "logits [B, K] and integer labels [B], or float targets [B, K]"
-    expect(len(logits.shape) == 2 and (hard or soft), f"softmax_cross_entropy expects {takes}, got {shapes}")
+    if not (len(logits.shape) == 2 and (hard or soft)):
+        raise ValueError(f"{where()}softmax_cross_entropy expects {takes}, got {shapes}")
     if hard:
         low, high = int(labels.min()), int(labels.max())
-        expect(
-            0 <= low and high < logits.shape[1], f"labels run from {low} to {high}, but there are {shapes}"
-        )
+        if low < 0 or high >= logits.shape[1]:
+            raise ValueError(f"{where()}labels run from {low} to {high}, but there are {shapes}")
     else:
         low, off = float(labels.min()), float(abs(labels.sum(1) - 1).max())
-        expect(low >= 0 and off < 1e-3, f"soft targets go down to {low}; their rows sum to 1 up to {off}")
-    expect(0 <= label_smoothing < 1, f"label_smoothing must lie in [0, 1), got {label_smoothing}")
+        if not (low >= 0 and off < 1e-3):
+            raise ValueError(f"{where()}soft targets go down to {low}; their rows sum to 1 up to {off}")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"{where()}label_smoothing must lie in [0, 1), got {label_smoothing}")
     return SoftmaxCrossEntropy.apply(logits, labels=labels, smoothing=label_smoothing)
 
 
 def mse(x, y) -> Tensor:
     """Return the mean of (x − y)² over all elements; both have the same shape."""
-    expect(
-        tuple(x.shape) == tuple(y.shape), f"mse expects equal shapes, got {list(x.shape)} and {list(y.shape)}"
-    )
+    if tuple(x.shape) != tuple(y.shape):
+        raise ValueError(f"{where()}mse expects equal shapes, got {list(x.shape)} and {list(y.shape)}")
     return mean((x - y) ** 2)

@@ -1,15 +1,15 @@
-"""Matrix products: every multiply-accumulate of a transformer is one of these two (or a convolution).
+"""Matrix products: every multiply-accumulate of a transformer is one of these two, or a convolution.
 
     Y = X W        L depends on Y        ∂L/∂X_ik = Σ_j G_ij W_kj,  ∂L/∂W_kj = Σ_i X_ik G_ij        G = ∂L/∂Y
 
-so both gradients are again products: gX = G Wᵀ and gW = Xᵀ G.
+So both gradients are products again: gX = G Wᵀ and gW = Xᵀ G.
 """
 
 from __future__ import annotations
 
 from math import prod
 
-from ..autograd import Function, Tensor, expect, unbroadcast
+from ..autograd import Function, Tensor, unbroadcast, where
 from ..backend import Array, get_xp
 from ..parallel import as_bytes
 
@@ -30,16 +30,17 @@ class MatMul(Function):
 
     @staticmethod
     def cost(x: tuple, w: tuple) -> int:
-        """Multiply-accumulates: rows · inner · columns, times the broadcast leading axes."""
+        """Return the multiply-accumulates: rows · inner · columns, times the broadcast leading axes."""
         lead = max(len(x), len(w)) - 2
         x, w = (1,) * (lead + 2 - len(x)) + x, (1,) * (lead + 2 - len(w)) + w
         return prod(max(a, b) for a, b in zip(x[:lead], w[:lead], strict=True)) * x[-2] * x[-1] * w[-1]
 
     @staticmethod
     def fan_out(x, w) -> tuple[Array, Array]:
-        """For each value of x, and of w: with how many values other than 0 of the other it is multiplied.
+        """Return, for each value of x and of w, how many non-zero values of the other it is multiplied with.
 
-        x[n, k] meets row k of w, w[k, m] meets column k of x: [..., 1, k] and [..., k, 1], to be broadcast.
+        x[n, k] meets row k of w; w[k, m] meets column k of x. Shapes [..., 1, k] and [..., k, 1], to be
+        broadcast.
         """
         return (w != 0).sum(-1)[..., None, :], (x != 0).sum(-2)[..., None]
 
@@ -47,19 +48,43 @@ class MatMul(Function):
 def matmul(x, w) -> Tensor:
     """Return x @ w: [..., n, k] @ [..., k, m] -> [..., n, m]; leading axes broadcast."""
     shapes = list(x.shape), list(w.shape)
-    ok = min(len(shapes[0]), len(shapes[1])) >= 2 and shapes[0][-1] == shapes[1][-2]
-    expect(ok, f"matmul expects [..., n, k] @ [..., k, m], got {shapes[0]} @ {shapes[1]}")
+    if min(len(shapes[0]), len(shapes[1])) < 2 or shapes[0][-1] != shapes[1][-2]:
+        raise ValueError(f"{where()}matmul expects [..., n, k] @ [..., k, m], got {shapes[0]} @ {shapes[1]}")
     return MatMul.apply(x, w)
 
 
 # ---------------------------------------------------------------- linear map
 
 
-class Linear(Function):
-    """y = x w + b on the last axis, as one matrix product over all leading axes together.
+class MatMulAdd(Function):
+    """y = x w + b on the last axis, all leading axes being rows.
 
     gx = gy wᵀ        gw = xᵀ gy        gb = Σ_rows gy
     """
+
+    def forward(self, x, w, b=None):
+        self.x, self.w, self.has_bias = x, w, b is not None
+        y = x @ w  # [..., out]
+        return y if b is None else y + b
+
+    def backward(self, gy):
+        x, g = self.x.reshape(-1, self.x.shape[-1]), gy.reshape(-1, gy.shape[-1])  # [rows, in], [rows, out]
+        gx, gw = gy @ self.w.T, x.T @ g
+        return (gx, gw, column_sums(gy).astype(gy.dtype)) if self.has_bias else (gx, gw)
+
+    @staticmethod
+    def cost(x: tuple, w: tuple, b: tuple = ()) -> int:
+        """Return the multiply-accumulates: rows · in · out. The bias multiplies nothing."""
+        return prod(x) * w[1]
+
+    @staticmethod
+    def fan_out(x, w, b=None) -> tuple[Array]:
+        """Return, for each value of x, how many outputs it reaches through a non-zero weight: [in]."""
+        return ((w != 0).sum(1),)
+
+
+class MatMulAdd_fast(MatMulAdd):
+    """The same as one product over all rows. Spikes and small integers in x are kept as bytes."""
 
     def forward(self, x, w, b=None):
         self.x, self.w, self.has_bias = as_bytes(x) if self.needs[1] else None, w, b is not None
@@ -73,40 +98,39 @@ class Linear(Function):
         g = gy.reshape(-1, n_out)  # [rows, out]
         gx = (g @ self.w.T).reshape(*gy.shape[:-1], n_in) if self.needs[0] else None
         gw = self.x.astype(g.dtype, copy=False).reshape(-1, n_in).T @ g if self.needs[1] else None
-        return (gx, gw, column_sums(g).astype(g.dtype)) if self.has_bias else (gx, gw)
-
-    @staticmethod
-    def cost(x: tuple, w: tuple, b: tuple = ()) -> int:
-        """Multiply-accumulates: rows · in · out (the bias adds nothing to multiply)."""
-        return prod(x) * w[1]
-
-    @staticmethod
-    def fan_out(x, w, b=None) -> tuple[Array]:
-        """For each value of x: how many outputs it reaches by a weight other than 0, [in]."""
-        return ((w != 0).sum(1),)
+        return (gx, gw, column_sums_fast(g).astype(g.dtype)) if self.has_bias else (gx, gw)
 
 
 def linear(x, w, b=None) -> Tensor:
     """Return x w + b: x [..., in], w [in, out], b [out] or None -> [..., out]."""
-    expect(
-        len(x.shape) >= 1 and x.shape[-1] == w.shape[0],
-        f"linear expects x [..., {w.shape[0]}] for a weight {list(w.shape)}, got {list(x.shape)}",
-    )
+    if len(x.shape) < 1 or x.shape[-1] != w.shape[0]:
+        expected = f"x [..., {w.shape[0]}] for a weight {list(w.shape)}"
+        raise ValueError(f"{where()}linear expects {expected}, got {list(x.shape)}")
     check_bias("linear", b, w)
-    return Linear.apply(x, w) if b is None else Linear.apply(x, w, b)
+    return MatMulAdd_fast.apply(x, w) if b is None else MatMulAdd_fast.apply(x, w, b)
 
 
 def check_bias(name: str, b, w) -> None:
-    """Raise unless b is None or [out], one for each of the last axis of the weight w."""
-    ok = b is None or tuple(b.shape) == w.shape[-1:]
-    expect(ok, f"{name} expects a bias {list(w.shape[-1:])}, got {None if ok else list(b.shape)}")
+    """Raise ValueError unless b is None or has one entry for each of the last axis of the weight w."""
+    if b is not None and tuple(b.shape) != w.shape[-1:]:
+        raise ValueError(f"{where()}{name} expects a bias {list(w.shape[-1:])}, got {list(b.shape)}")
+
+
+# ---------------------------------------------------------------- sums over rows
 
 
 def column_sums(x: Array) -> Array:
-    """Return Σ over the rows of x [..., rows, C] in float64, without losing digits of float32 on the way.
+    """Return the sum of x [..., C] over all axes but the last, in float64: [C].
 
-    One running float32 sum over four million values is 4 % off. A product with a row of ones sums up to 1,024
-    rows at the speed of memory; the partial sums are then added in float64.
+    A running float32 sum over four million values is 4 % off.
+    """
+    return x.reshape(-1, x.shape[-1]).sum(0, dtype="float64")
+
+
+def column_sums_fast(x: Array) -> Array:
+    """Return what `column_sums` does: float32 sums over up to 1,024 rows, which are added in float64.
+
+    A product with a row of ones makes each of these sums at the speed of memory.
     """
     xp, step, rows = get_xp(x), 1024, x.shape[-2]
     whole = rows // step * step

@@ -7,19 +7,38 @@
 
     gβ = Σ gy        gγ = Σ gy x̂        gx = γ r (gy − gβ/n − x̂ gγ/n)
 
-which says: take from gy its mean and its part along x̂, the two directions that normalising has erased.
+In words: gx is gy without its mean and without its part along x̂, the two directions that normalising erases.
 """
 
 from __future__ import annotations
 
-from ..autograd import Function, Tensor, expect
+from ..autograd import Function, Tensor, where
 from ..backend import Array, get_xp
 from ..parallel import parallel
-from .matmul import column_sums
+from .matmul import column_sums, column_sums_fast
+
+# ---------------------------------------------------------------- normalise
 
 
-class BatchNorm(Function):
-    """y = γ (x − μ) r + β for given μ, σ²; `own`: they are x's own, so backward goes through them."""
+class Normalise(Function):
+    """y = γ r (x − μ) + β for given μ and σ². `own`: they are x's own, so backward goes through them, too."""
+
+    def forward(self, x, gamma, beta, *, mean, var, eps, own):
+        self.x, self.gamma, self.own = x, gamma, own
+        self.mean, self.r = mean, 1 / self.xp.sqrt(var + eps)
+        return (x - mean) * (gamma * self.r) + beta
+
+    def backward(self, gy):
+        x_hat = (self.x - self.mean) * self.r
+        n = gy.size // gy.shape[-1]
+        gbeta = column_sums(gy).astype(gy.dtype)
+        ggamma = column_sums(gy * x_hat).astype(gy.dtype)
+        erased = gbeta / n + x_hat * (ggamma / n) if self.own else 0
+        return (gy - erased) * (self.gamma * self.r), ggamma, gbeta
+
+
+class Normalise_fast(Normalise):
+    """The same in cache-sized chunks of rows, on every thread, without an array for x̂."""
 
     def forward(self, x, gamma, beta, *, mean, var, eps, own):
         self.x, self.gamma, self.own = x, gamma, own
@@ -41,8 +60,8 @@ class BatchNorm(Function):
         def sums(chunks):
             sum_g = sum_gx = 0.0
             for at in chunks:
-                sum_g += column_sums(g[at])
-                sum_gx += column_sums(g[at] * (rows[at] - self.mean))
+                sum_g += column_sums_fast(g[at])
+                sum_gx += column_sums_fast(g[at] * (rows[at] - self.mean))
             return self.xp.stack([sum_g, sum_gx])
 
         gbeta, ggamma = sum(parallel(sums, len(g), row_bytes, gy)).astype(gy.dtype)
@@ -75,24 +94,40 @@ def affine(xp, x: Array, mean: Array, scale: Array, shift: Array, out: Array) ->
     out += shift
 
 
-def moments(x: Array) -> tuple[Array, Array]:
-    """Return mean and biased variance of x [..., C] over all other axes, in x's dtype.
+# ---------------------------------------------------------------- mean and variance
 
-    E[x²] − E[x]² would lose half of float32's digits at a mean of 30. So each chunk, while it is in cache, is
-    centred on its own mean m; by Σ(x − μ)² = Σ(x − m)² + n (2 (m − μ) (x̄ − m) + (m − μ)²), with its true mean
-    x̄, the chunks' sums then make one (after Chan, Golub & LeVeque 1979). Where all of x is one large number,
-    rounding can leave them below 0, and 0 is meant.
+
+def moments(x: Array) -> tuple[Array, Array]:
+    """Return the mean and the biased variance of x [..., C] over all other axes, [C] each, in x's dtype.
+
+    The variance is Σ(x − μ)²/n. The shorter E[x²] − E[x]² would lose half of float32's digits at a mean of
+    30.
+    """
+    n = x.size // x.shape[-1]
+    mean = (column_sums(x) / n).astype(x.dtype)
+    return mean, (column_sums((x - mean) ** 2) / n).astype(x.dtype)
+
+
+def moments_fast(x: Array) -> tuple[Array, Array]:
+    """Return what `moments` does, in one pass over memory.
+
+    Each chunk is centred on its own mean m while it is in cache. With the chunk's true mean x̄,
+
+        Σ(x − μ)² = Σ(x − m)² + n (2 (m − μ)(x̄ − m) + (m − μ)²)
+
+    adds the chunks up (after Chan, Golub & LeVeque 1979). If all values equal one large number, rounding can
+    make the sum slightly negative; it is clamped to 0.
     """
     rows = x.reshape(-1, x.shape[-1])
 
     def work(chunks):
         found = []
         for at in chunks:
-            total = column_sums(rows[at])
+            total = column_sums_fast(rows[at])
             m = (total / (at.stop - at.start)).astype(x.dtype)
             centred = rows[at] - m
             centred *= centred
-            found.append((at.stop - at.start, total, m.astype("float64"), column_sums(centred)))
+            found.append((at.stop - at.start, total, m.astype("float64"), column_sums_fast(centred)))
         return found
 
     spans = parallel(work, len(rows), 2 * rows.shape[1] * x.dtype.itemsize, x)
@@ -104,6 +139,27 @@ def moments(x: Array) -> tuple[Array, Array]:
         squares += about_m + 2 * d * (total - n * m) + n * d * d
     var = get_xp(x).maximum(squares, 0) / len(rows)
     return mean.astype(x.dtype), var.astype(x.dtype)
+
+
+def statistics(x, running_mean, running_var, training, momentum, repeats=1) -> tuple[Array, Array]:
+    """Return the mean and variance to normalise x with; in training also move the running ones."""
+    channels = running_mean.shape[0]
+    if x.shape[-1:] != (channels,):
+        raise ValueError(f"{where()}batch_norm expects x [..., {channels}], got {list(x.shape)}")
+    if not training:
+        return running_mean.copy(), running_var  # backward needs this mean; a training step overwrites it
+    data = x.data if isinstance(x, Tensor) else x
+    n = repeats * (data.size // channels)
+    if n <= 1:
+        needed = "more than one value per channel to train on"
+        raise ValueError(f"{where()}batch_norm needs {needed}, got x {list(x.shape)}")
+    mean, var = moments_fast(data)
+    running_mean[...] = (1 - momentum) * running_mean + momentum * mean
+    running_var[...] = (1 - momentum) * running_var + momentum * (var * (n / (n - 1)))
+    return mean, var
+
+
+# ---------------------------------------------------------------- what people call
 
 
 def batch_norm(
@@ -118,34 +174,21 @@ def batch_norm(
     eps: float = 1e-5,
     repeats: int = 1,
 ) -> Tensor:
-    """Normalise each channel of x [..., C]; gamma, beta, running_mean, running_var are [C].
+    """Normalise each channel of x [..., C]; gamma, beta, running_mean and running_var are [C].
 
     training: use the batch's own mean and variance, and move the running ones (in place) by `momentum`
-    towards them; the running variance is unbiased, n/(n − 1), as in PyTorch. Otherwise the running ones are
-    used.
-    repeats: how often every row counts, for an input that stands for `repeats` equal ones; only that n knows
-    of it.
+    towards them. The running variance is unbiased, n/(n − 1), as in PyTorch. Without training the running
+    ones are used.
+    repeats: how many identical rows each row stands for; it only changes n in the unbiased variance.
     """
     shapes = [list(each.shape) for each in (gamma, beta, running_mean, running_var)]
-    ok = all(shape == list(x.shape[-1:]) for shape in shapes)
-    expect(ok, f"batch_norm expects for x {list(x.shape)} four of {list(x.shape[-1:])}, got {shapes}")
+    wanted = list(x.shape[-1:])
+    if any(shape != wanted for shape in shapes):
+        raise ValueError(
+            f"{where()}batch_norm expects for x {list(x.shape)} four arrays of {wanted}, got {shapes}"
+        )
     mean, var = statistics(x, running_mean, running_var, training, momentum, repeats)
-    return BatchNorm.apply(x, gamma, beta, mean=mean, var=var, eps=eps, own=training)
-
-
-def statistics(x, running_mean, running_var, training, momentum, repeats=1) -> tuple[Array, Array]:
-    """Return the mean and variance to normalise x by, and in training move the running ones."""
-    channels = running_mean.shape[0]
-    expect(x.shape[-1:] == (channels,), f"batch_norm expects x [..., {channels}], got {list(x.shape)}")
-    if not training:
-        return running_mean.copy(), running_var  # a training step writes into it; backward needs this one
-    data = x.data if isinstance(x, Tensor) else x
-    n = repeats * (data.size // channels)
-    expect(n > 1, f"batch_norm needs more than one value per channel to train on, got x {list(x.shape)}")
-    mean, var = moments(data)
-    running_mean[...] = (1 - momentum) * running_mean + momentum * mean
-    running_var[...] = (1 - momentum) * running_var + momentum * (var * (n / (n - 1)))
-    return mean, var
+    return Normalise_fast.apply(x, gamma, beta, mean=mean, var=var, eps=eps, own=training)
 
 
 def folded(gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from ..autograd import Function, Tensor, expect, unbroadcast
+from ..autograd import Function, Tensor, unbroadcast, where
 
 # ---------------------------------------------------------------- move
 
@@ -100,10 +100,8 @@ def reshape(x, shape: tuple[int, ...]) -> Tensor:
 
 def transpose(x, axes: tuple[int, ...]) -> Tensor:
     """Return x with its axes permuted: y's axis i is x's axis axes[i]. All axes are named."""
-    expect(
-        sorted(axes) == list(range(len(x.shape))),
-        f"transpose of {list(x.shape)} needs each axis once, got {axes}",
-    )
+    if sorted(axes) != list(range(len(x.shape))):
+        raise ValueError(f"{where()}transpose of {list(x.shape)} needs each axis once, got {axes}")
     return Transpose.apply(x, axes=tuple(axes))
 
 
@@ -116,7 +114,8 @@ def getitem(x, index) -> Tensor:
     """Return x[index] for an index of ints, slices, None and Ellipsis."""
     parts = index if isinstance(index, tuple) else (index,)
     simple = all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts)
-    expect(simple, f"a Tensor is indexed by ints and slices, got {index!r}")
+    if not simple:
+        raise ValueError(f"{where()}a Tensor is indexed by ints and slices, got {index!r}")
     return GetItem.apply(x, index=index)
 
 
@@ -165,5 +164,6 @@ def mean(x, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -
 def _axes(x, axis) -> tuple[int, ...]:
     ndim = len(x.shape)
     axes = tuple(range(ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    expect(all(-ndim <= i < ndim for i in axes), f"axis {axis} is outside an array of shape {list(x.shape)}")
+    if not all(-ndim <= i < ndim for i in axes):
+        raise ValueError(f"{where()}axis {axis} is outside an array of shape {list(x.shape)}")
     return tuple(i % ndim for i in axes)

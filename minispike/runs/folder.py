@@ -1,15 +1,15 @@
-"""A run: a folder that holds one training, and survives whatever befalls the process.
+"""A run: a folder that holds one training, and can be resumed after any crash or kill.
 
     config.json                        the recipe
     checkpoint.safetensors             model, optimizer, progress, generators: all that the next step needs
-    checkpoint.previous.safetensors    the one before it
-    metrics.csv, rates.csv             a row an epoch, both written anew from the checkpoint's own history
+    checkpoint.previous.safetensors    the checkpoint before it
+    metrics.csv, rates.csv             one row per epoch, both written from the checkpoint's own history
     curves.png, rates.png              the same, drawn
     .lock                              held by the process that trains here
 
-A batch depends on (seed, epoch, step) alone. So from a checkpoint taken between two steps a run goes on bit
-for bit as if it had never stopped: with the same number of threads, which the recipe keeps, and on the same
-machine with the same NumPy.
+A batch depends on (seed, epoch, step) alone. So from a checkpoint between two steps a run goes on bit for bit
+as if it had never stopped: with the same number of threads, which the recipe stores, and on the same machine
+with the same NumPy.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .recipes import Recipe
 
 try:
     import fcntl
-except ImportError:  # Windows: there nothing keeps a second process out
+except ImportError:  # on Windows nothing keeps a second process out
     fcntl = None
 
 
@@ -45,11 +45,11 @@ class Run:
         self.checkpoint = self.folder / "checkpoint.safetensors"
         self.previous = self.folder / "checkpoint.previous.safetensors"
         self.metrics, self.rates = self.folder / "metrics.csv", self.folder / "rates.csv"
-        self.damaged = False  # whether the newest checkpoint is known to be: then it is not kept as previous
-        self.seen = self.stamp()  # which checkpoint this process knows of
+        self.damaged = False  # whether the newest checkpoint is damaged; then it is not kept as previous
+        self.seen = self.stamp()  # the checkpoint that this process knows of
 
     def absent(self) -> Run:
-        """Return self. FileExistsError where a run is already, NotADirectoryError where a file is."""
+        """Return self. FileExistsError if the folder holds a run, NotADirectoryError if it is a file."""
         if self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(f"{self.folder} is a file: a run needs a folder")
         if any(path.exists() for path in (self.folder / "config.json", self.checkpoint, self.previous)):
@@ -62,20 +62,20 @@ class Run:
 
     @classmethod
     def create(cls, folder: str | Path, recipe: Recipe) -> Run:
-        """Make the folder and note the recipe. FileExistsError where a run is already."""
+        """Make the folder and write the recipe into it. FileExistsError if it holds a run."""
         run = cls(folder, replace(recipe, threads=recipe.threads or get_threads())).absent()
         run.folder.mkdir(parents=True, exist_ok=True)
         with run.locked():
-            run.absent().note_recipe()  # another process may have been faster
+            run.absent().write_recipe()  # another process may have been faster
         return run
 
-    def note_recipe(self) -> None:
+    def write_recipe(self) -> None:
         """Write config.json."""
         write_durably(self.folder / "config.json", self.recipe.to_json().encode())
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """Return a folder's run. FileNotFoundError where none is, FileFormatError for a foreign config."""
+        """Return a folder's run. FileNotFoundError without one, FileFormatError for a foreign config."""
         path = Path(folder) / "config.json"
         if not path.is_file():
             raise FileNotFoundError(f"no run in {folder}: there is no {path}")
@@ -86,9 +86,9 @@ class Run:
 
     @contextmanager
     def locked(self):
-        """Hold the run for this process, and no longer than it lives.
+        """Hold the run for this process, at most as long as the process lives.
 
-        Raises BlockingIOError if another has it, or has trained since this one looked at its checkpoint.
+        Raises BlockingIOError if another process holds it, or has trained since this one read its checkpoint.
         """
         with (self.folder / ".lock").open("a") as file:
             try:
@@ -97,20 +97,20 @@ class Run:
             except BlockingIOError as error:
                 raise BlockingIOError(f"another process is training in {self.folder}") from error
             if self.stamp() != self.seen:
-                raise BlockingIOError(f"another process has just trained in {self.folder}: --resume it anew")
+                raise BlockingIOError(f"another process has just trained in {self.folder}: --resume it again")
             yield
 
     # ------------------------------------------------------------ checkpoints
 
     def stamp(self) -> tuple[int, int] | None:
-        """Return what tells the newest checkpoint's file from any other's, None where there is none."""
+        """Return what identifies the newest checkpoint's file, or None without one."""
         if not self.checkpoint.exists():
             return None
         status = self.checkpoint.stat()
         return status.st_ino, status.st_mtime_ns
 
     def save(self, model: Module, optimizer: AdamW, progress: Progress, generators: dict) -> None:
-        """Write a checkpoint, and keep the one before it. FloatingPointError for a model with NaN or Inf."""
+        """Write a checkpoint and keep the one before it. FloatingPointError for a model with NaN or Inf."""
         for path, array in model.state_dict().items():
             if not bool(get_xp(array).isfinite(array).all()):
                 where = f"epoch {progress.epoch + 1}, step {progress.step}"
@@ -123,9 +123,9 @@ class Run:
         self.damaged, self.seen = False, self.stamp()
 
     def newest(self) -> Saved | None:
-        """Return the newest checkpoint that can be read, with a warning where an older one must do.
+        """Return the newest checkpoint that can be read, with a warning if it is not the last one.
 
-        None before the first. FileFormatError if there are some and all are damaged or foreign.
+        None before the first checkpoint. FileFormatError if none of the existing ones can be used.
         """
         errors, self.seen = [], self.stamp()
         for path in (self.checkpoint, self.previous):
@@ -147,17 +147,20 @@ class Run:
     def read(self, path: str | Path) -> Saved:
         """Return a checkpoint of this run. FileFormatError for a damaged file, or one of another training."""
         saved = load_all(path)
-        theirs, ours = saved.training.get("recipe"), asdict(self.recipe)
-        if theirs is None or not saved.optimizer:
+        if "recipe" not in saved.training or not saved.optimizer:
             raise FileFormatError(f"{path}: holds a model, but no training to go on with")
-        odd = [name for name in ours | theirs if name != "root" and ours.get(name) != theirs.get(name)]
+        try:
+            theirs = Recipe.from_dict(saved.training["recipe"])
+        except (ValueError, TypeError) as error:
+            raise FileFormatError(f"{path}: {error}") from error
+        odd = [name for name in self.recipe.differences(theirs) if name != "root"]
         if odd:
             raise FileFormatError(f"{path}: belongs to another run; the recipes differ in {', '.join(odd)}")
         return saved
 
-    # ------------------------------------------------------------ books and pictures
+    # ------------------------------------------------------------ tables and figures
 
-    def write_books(self, history: list[dict]) -> None:
+    def write_tables(self, history: list[dict]) -> None:
         """Write metrics.csv and rates.csv."""
         plain = [{key: value for key, value in record.items() if key != "rates"} for record in history]
         rates = [{"epoch": record["epoch"], **record["rates"]} for record in history if "rates" in record]
@@ -170,7 +173,7 @@ class Run:
                 write_durably(path, text.getvalue().encode())
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """Return the rows of metrics.csv; none where there is none yet. FileFormatError for a damaged one."""
+        """Return the rows of metrics.csv, none before the first epoch. FileFormatError for a damaged file."""
         if not self.metrics.exists():
             return []
         try:
@@ -178,11 +181,11 @@ class Run:
                 return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
         except (ValueError, TypeError) as error:  # TypeError: a row too long or too short
             raise FileFormatError(
-                f"{self.metrics}: not as it was written; --resume writes it anew"
+                f"{self.metrics}: not as it was written; --resume writes it again"
             ) from error
 
     def draw(self, history: list[dict]) -> None:
-        """Draw curves.png and rates.png, in any state of the history."""
+        """Draw curves.png and rates.png from the history so far."""
         scored = "accuracy" in history[-1]
         fig, axes = viz.figure(1, 1 + scored, size=(4.8 * (1 + scored), 3.6), squeeze=False)
         viz.curves(axes[0], history)

@@ -1,16 +1,15 @@
-"""Recipes: every number of a training, as the papers or the authors' code have it, or as ours, marked so.
+"""Recipes: every number of a training, from the papers or the authors' code, or our own and marked so.
 
     resolve("cifar10", epochs=10)        the recipe for CIFAR-10 with one number changed
 
-A Recipe is plain data. Its fields are the options of the command line, and what a run keeps in config.json.
+A Recipe is plain data. Its fields are the options of the command line, and what a run stores in config.json.
+A new field needs a default that means "as before", because older runs lack the field.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
-
-from ..autograd import expect
 
 CLASSIFY, MASKED = "classify", "masked"
 
@@ -22,59 +21,67 @@ def option(default, help: str):
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training, completely. ValueError for numbers that make no sense."""
+    """All numbers of one training. ValueError for numbers that make no sense."""
 
     model: str = option("", "a model's name; import --help lists them")
     data: str = option("", "a data set's name")
-    root: str = option("", "the data set's folder; without it, where it is usually found")
-    objective: str = option(CLASSIFY, "what is learnt: classify, or masked (pre-training on hidden patches)")
-    T: int = option(0, "time steps; 0: as many as the model has by its name")
-    epochs: int = option(20, "how often all samples are seen")
-    single_step: float = option(0.0, "share of them, the first, at T = 1: faster; still images only")
-    batch_size: int = option(32, "samples a step")
-    lr: float = option(3e-3, "learning rate of AdamW at its height")
-    min_lr: float = option(1e-5, "where the cosine ends")
+    root: str = option("", "the data set's folder; by default where the set is usually found")
+    objective: str = option(CLASSIFY, "what is learned: classify, or masked (pre-training on hidden patches)")
+    T: int = option(0, "time steps; 0: the number that the model's name stands for")
+    epochs: int = option(20, "how many times all samples are seen")
+    single_step: float = option(
+        0.0, "fraction of the epochs, at the start, run with T = 1; still images only"
+    )
+    batch_size: int = option(32, "samples per step")
+    lr: float = option(3e-3, "peak learning rate of AdamW")
+    min_lr: float = option(1e-5, "learning rate at the end of the cosine")
     warmup: int = option(0, "epochs of linear warm-up")
-    warmup_lr: float = option(0.0, "where the warm-up begins")
-    beta2: float = option(0.999, "AdamW's second average; the first has 0.9")
-    weight_decay: float = option(0.06, "of weights; biases and batch norm have none")
-    label_smoothing: float = option(0.1, "share of the target that goes to all classes alike")
+    warmup_lr: float = option(0.0, "learning rate at the start of the warm-up")
+    beta2: float = option(0.999, "decay of AdamW's second average; the first has 0.9")
+    weight_decay: float = option(0.06, "AdamW's decay of weights; biases and batch norm have none")
+    label_smoothing: float = option(0.1, "share of the target that is spread over all classes")
     shift: float = option(0.0, "move each image by up to this fraction of a pixel")
     flip: float = option(0.0, "probability to mirror an image")
-    policy: float = option(0.0, "probability of one of the five operations, on colour images")
+    policy: float = option(0.0, "probability of one of five operations on a colour image")
     mixup: float = option(0.0, "alpha of mixup; 0: none")
-    mixup_probability: float = option(1.0, "of mixup for a batch")
-    mixup_until: int = option(0, "mix in the first N epochs, then no more; 0: in all")
+    mixup_probability: float = option(1.0, "probability that a batch is mixed")
+    mixup_until: int = option(0, "mix in the first N epochs only; 0: in all")
     erase: float = option(0.0, "probability to erase a rectangle")
-    augment_events: int = option(1, "of event frames: 1, the recipe's changes; 0, none")
+    augment_events: int = option(1, "1: augment event frames as the authors do; 0: not at all")
     split_by: str = option("number", "how events are cut into frames: by number or by time")
     split: str = option("90-10", "of CIFAR10-DVS, which has no official one: 90-10 or first-100-test")
-    calibration: int = option(0, "batches that make batch norm's statistics anew after each epoch; 0: not so")
-    gain: float = option(1.0, "batch norm's gain at the beginning")
-    gain_down: float = option(1.0, "times this in the stem SCS's strided convolutions")
-    gain_pair: float = option(1.0, "times this in the stem SCS's pairs of convolutions")
-    init: str = option("", "begin with a pre-trained encoder: a run's folder or a checkpoint")
-    layer_decay: float = option(0.75, "with --init: factor on the learning rate for each layer further down")
-    mask_ratio: float = option(0.5, "of masked: the share of patches that are hidden")
-    seed: int = option(0, "of the weights, the shuffling, the augmentation and the masks")
-    threads: int = option(0, "cores to use; 0: all. A run keeps its number, for rounding depends on it")
+    calibration: int = option(0, "recompute batch-norm statistics on N batches after each epoch; 0: off")
+    gain: float = option(1.0, "initial gain of batch norm")
+    gain_down: float = option(1.0, "factor on it in the strided convolutions of the stem SCS")
+    gain_pair: float = option(1.0, "factor on it in the pairs of convolutions of the stem SCS")
+    init: str = option("", "start from a pre-trained encoder: a run's folder or a checkpoint")
+    layer_decay: float = option(0.75, "with --init: factor on lr for each layer closer to the image")
+    mask_ratio: float = option(0.5, "for masked: the share of patches that are hidden")
+    seed: int = option(0, "seed of the weights, the shuffling, the augmentation and the masks")
+    threads: int = option(0, "threads; 0: all cores. Stored with the run, because rounding depends on it")
     device: str = option("cpu", "cpu or cuda")
-    save_seconds: float = option(300.0, "between checkpoints, besides one an epoch; 0: after each step")
+    save_seconds: float = option(300.0, "seconds between checkpoints within an epoch; 0: after each step")
 
     def __post_init__(self):
         for entry in fields(self):
             value, kind = getattr(self, entry.name), KINDS[entry.type]
             ok = type(value) is kind or (kind is float and type(value) is int)
-            expect(ok, f"{entry.name} must be a {entry.type}, got {value!r}")
-        expect(self.model and self.data, "a recipe needs a model and data; a name from --recipe brings both")
-        expect(not (self.init and self.objective == MASKED), "init is for training, not for pre-training")
+            if not ok:
+                raise ValueError(f"{entry.name} must be a {entry.type}, got {value!r}")
+        if not (self.model and self.data):
+            raise ValueError("a recipe needs a model and data; a name from --recipe brings both")
+        if self.init and self.objective == MASKED:
+            raise ValueError("init is for training, not for pre-training")
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
-            expect(value in allowed, f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
+            if value not in allowed:
+                choices = ", ".join(map(str, allowed))
+                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
         for names, (low, high) in RANGES.items():
             for name in names.split():
                 value = getattr(self, name)
-                expect(low <= value <= high, f"{name} must lie in {low} … {high}, got {value}")
+                if not low <= value <= high:
+                    raise ValueError(f"{name} must lie in {low} … {high}, got {value}")
 
     @property
     def single_step_epochs(self) -> int:
@@ -92,13 +99,21 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """Return what `to_json` wrote. ValueError for an unknown field, a missing one, or what is no JSON."""
-        found = json.loads(text)
-        expect(isinstance(found, dict), f"a recipe is a JSON object, got a {type(found).__name__}")
+        """Return what `to_json` wrote, as `from_dict` does. ValueError for what is not JSON."""
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, found: dict) -> Recipe:
+        """Return the recipe with these fields. A field that an older file lacks takes its default.
+
+        ValueError for an unknown field.
+        """
+        if not isinstance(found, dict):
+            raise ValueError(f"a recipe is a JSON object, got a {type(found).__name__}")
         names = {entry.name for entry in fields(cls)}
-        unknown, missing = sorted(found.keys() - names), sorted(names - found.keys())
-        expect(not unknown, f"a recipe has no {', '.join(unknown)}; it has {', '.join(sorted(names))}")
-        expect(not missing, f"this recipe lacks {', '.join(missing)}")
+        unknown = sorted(found.keys() - names)
+        if unknown:
+            raise ValueError(f"a recipe has no {', '.join(unknown)}; it has {', '.join(sorted(names))}")
         return cls(**found)
 
 
@@ -128,35 +143,37 @@ CIFAR = dict(
     label_smoothing=0.1, flip=0.5, policy=0.5, mixup=0.5, mixup_until=200, erase=0.25,
 )  # fmt: skip
 
-# Its code for ImageNet (imagenet.yml), but for RandAugment and CutMix, which we do not have. Ours in their
-# place: random resized crops. Its batch is 24 a GPU.
+# Its code for ImageNet (imagenet.yml), without RandAugment and CutMix, which we do not have: random resized
+# crops take their place. Its batch is 24 per GPU.
 IMAGENET = dict(
     epochs=300, batch_size=24, lr=5e-4, min_lr=1e-5, warmup=20, warmup_lr=1e-6, weight_decay=0.05,
     label_smoothing=0.1, flip=0.5, mixup=0.8, erase=0.25,
 )  # fmt: skip
 
-# Its code for CIFAR10-DVS (train.py): frames by number, one change alike on all frames.
+# Its code for CIFAR10-DVS (train.py): frames by number, and the same change on all frames of a sample.
 EVENTS = dict(
     T=16, epochs=96, batch_size=16, lr=1e-3, min_lr=1e-5, warmup=10, warmup_lr=1e-5, weight_decay=0.06,
     label_smoothing=0.1, mixup=0.5, mixup_probability=0.5, mixup_until=75,
 )  # fmt: skip
 
-# Ours, for minutes on a few cores, with the authors' weight decay and smoothing. With gain 1 and tau 2 about
-# 2 % of the neurons fire at first (a current of two deviations is needed) and a short training is half over
-# before they wake; with 2 they fire at once. Long trainings should make up for it (not measured here), and
-# the papers' recipes keep 1. In SCS a loud residual and a quiet pair keep its twelve layers of spikes from
-# scrambling what they are given. With a layer decay of 0.75 stems hardly move in a short fine-tuning.
+# Ours, for trainings of minutes on a few cores, with the authors' weight decay and smoothing. With gain 1 and
+# tau 2 about 2 % of the neurons fire at first (a current of two standard deviations is needed), and a short
+# training is half over before more do; with gain 2 they fire at once. The papers' recipes keep 1: a long
+# training should make up for it (not measured here). In SCS a strong residual and a weak pair keep its twelve
+# layers of spikes from scrambling their input. With a layer decay of 0.75 the stem hardly changes in a short
+# fine-tuning.
 SHORT = dict(
     batch_size=32, lr=3e-3, min_lr=1e-5, weight_decay=0.06, label_smoothing=0.1, gain=2.0, gain_down=1.5,
     gain_pair=0.5, layer_decay=1.0,
 )  # fmt: skip
 
-# Running statistics that follow the last ten batches made test accuracy jump by two points in 30 steps (at
-# T = 1 on Fashion-MNIST); slower ones came late: SAFormer at 19 % after an epoch. See train.calibrate.
+# With running statistics of the last ten batches, test accuracy jumped by two points within 30 steps (at
+# T = 1 on Fashion-MNIST). Slower ones lagged: SAFormer had 19 % after an epoch. See train.calibrate.
 CALM = dict(calibration=50)
 
-# An epoch at T = 1 takes a quarter of one at T = 4: four at 1 and one at 4 take as long as two at 4.
-# Small batches make the most of an epoch. Clothes are not mirrored: all shoes point the same way.
+# An epoch at T = 1 takes a quarter of the time of one at T = 4, so four at T = 1 and one at T = 4 take as
+# long as two at T = 4. Small batches make the most of an epoch. Clothes are not mirrored: all shoes point the
+# same way.
 QUICK = CALM | dict(epochs=5, single_step=0.87, batch_size=16)
 
 RECIPES: dict[str, dict] = {
@@ -172,8 +189,8 @@ RECIPES: dict[str, dict] = {
     "fashion-dvs": SHORT | CALM | dict(model="spikformer_2_64_fashion_dvs", T=8, epochs=10, batch_size=16),
 }  # fmt: skip
 
-# Pre-training by masked images: MAE's optimizer (arXiv 2111.06377) and its lr at a batch of 256; for the
-# small sets the rates are ours. Images are only moved, not mixed or erased.
+# Pre-training on masked images: MAE's optimizer (arXiv 2111.06377) and its learning rate at a batch of 256;
+# the rates for the small sets are ours. Images are only shifted, not mixed or erased.
 PLAIN = dict(
     objective=MASKED, single_step=0.0, calibration=0, beta2=0.95, weight_decay=0.05, min_lr=0.0,
     label_smoothing=0.0, policy=0.0, mixup=0.0, mixup_until=0, erase=0.0,
@@ -189,10 +206,11 @@ PRETRAINING: dict[str, dict] = {
 
 
 def resolve(name: str, recipes: dict[str, dict] = RECIPES, **overrides) -> Recipe:
-    """Return the recipe for a data set with some fields changed. ValueError for an unknown name.
+    """Return the recipe for a data set, with some fields changed. ValueError for an unknown name.
 
-    recipes: RECIPES or PRETRAINING, which adds to them.    overrides: Recipe's fields; `data` may be another
-    set than the one that the recipe was written for.
+    recipes: RECIPES or PRETRAINING, which adds to them.    overrides: fields of Recipe. `data` may name a
+    set other than the one that the recipe was written for.
     """
-    expect(name in recipes, f"no recipe {name!r}; there are {', '.join(recipes)}")
+    if name not in recipes:
+        raise ValueError(f"no recipe {name!r}; there are {', '.join(recipes)}")
     return replace(Recipe(**{"data": name, **RECIPES[name], **recipes[name]}), **overrides)

@@ -1,4 +1,4 @@
-"""A run from its beginning, or from where it stopped, to its end."""
+"""One training from start to end, or from where it stopped: checkpoints, metrics, plots and a clean stop."""
 
 from __future__ import annotations
 
@@ -9,44 +9,41 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from ..backend import HOST, make_rng, to_device
+from ..backend import make_rng, to_device
 from ..blocks.scs import SCS
 from ..files.checkpoint import Saved, load_all, load_encoder
 from ..masked import MaskedAutoencoder, masked_autoencoder, pretrain
 from ..measure import viz
 from ..models import SpikingTransformer, create_model
-from ..nn import BatchNorm, Module
+from ..nn import Module
 from ..optim import AdamW, cosine_with_warmup, layer_scales
 from ..parallel import get_threads, set_threads
-from ..train import Progress, fit
+from ..train import Progress, fit, set_gains
 from .folder import Run
 from .recipes import MASKED, Recipe
 
-SAMPLE = 32  # test images on which firing rates are taken
-REDRAW = 10.0  # seconds between two drawings of the figures, which take about one
+SAMPLE = 32  # test images on which firing rates are measured
+REDRAW = 10.0  # seconds between two drawings of the figures; one drawing takes about a second
 
 # ---------------------------------------------------------------- before the first step
 
 
 def build(recipe: Recipe, classes: int) -> SpikingTransformer | MaskedAutoencoder:
-    """Return a recipe's model as training begins with it; its head has as many classes as the data."""
+    """Return a recipe's model as training starts with it; `classes` is the data's number of classes."""
     steps = {"T": recipe.T} if recipe.T else {}
     if recipe.objective == MASKED:
         model = masked_autoencoder(recipe.model, mask_ratio=recipe.mask_ratio, rng=recipe.seed, **steps)
     else:
         model = create_model(recipe.model, rng=recipe.seed, num_classes=classes, **steps)
-    for path, module in model.named_modules():
-        if isinstance(module, BatchNorm):
-            module.weight.data[...] = recipe.gain
-            if isinstance(model.stem, SCS) and path.startswith("stem."):
-                module.weight.data *= recipe.gain_down if ".down." in path else recipe.gain_pair
+    set_gains(model, recipe.gain, recipe.gain_down, recipe.gain_pair)
     if recipe.init:
         source = Path(recipe.init)
         saved = Run.open(source).newest() if source.is_dir() else load_all(source)
         if saved is None:
-            raise FileNotFoundError(f"the run {source} has no checkpoint yet to begin with")
+            raise FileNotFoundError(f"the run {source} has no checkpoint yet to start from")
         try:
             load_encoder(model, saved.model)
         except ValueError as error:
@@ -68,10 +65,15 @@ def check_fit(model: SpikingTransformer | MaskedAutoencoder, images, recipe: Rec
         raise ValueError(f"{why}: take --single-step 0, not {recipe.single_step}")
 
 
-def doubts(model: SpikingTransformer | MaskedAutoencoder, recipe: Recipe, given: Iterable[str]) -> list[str]:
-    """Return in words what may not be meant: of the given fields, those that change nothing; odd rates."""
+def warnings_about(
+    model: SpikingTransformer | MaskedAutoencoder, recipe: Recipe, given: Iterable[str]
+) -> list[str]:
+    """Return warnings: given options that have no effect, and suspicious learning rates.
+
+    given: the names of the recipe's fields that the user has set.
+    """
     masked, scs = recipe.objective == MASKED, isinstance(model.stem, SCS)
-    needs = {  # fields: whether they work, and what they would need
+    needs = {  # fields: whether they have an effect, and what they need for one
         "label_smoothing": (not masked, "labels, which pre-training has none of"),
         "calibration": (not masked, "the command train"),
         "mask_ratio": (masked, "the command pretrain"),
@@ -91,12 +93,12 @@ def doubts(model: SpikingTransformer | MaskedAutoencoder, recipe: Recipe, given:
         if name in given and not works
     ]
     if recipe.warmup >= recipe.epochs:
-        found.append(f"--warmup {recipe.warmup} of --epochs {recipe.epochs}: lr never reaches its height")
+        found.append(f"--warmup {recipe.warmup} of --epochs {recipe.epochs}: lr never reaches its peak")
     if recipe.min_lr > recipe.lr:
         found.append(f"--min-lr {recipe.min_lr} is above --lr {recipe.lr}: the rate rises to the end")
     if recipe.threads > get_threads():
         found.append(
-            f"--threads {recipe.threads}, but {get_threads()} are free: more only wait for each other"
+            f"--threads {recipe.threads}, but there are {get_threads()} cores: more threads only wait"
         )
     return found
 
@@ -117,9 +119,9 @@ def train(
     """Train a run's model to the end, from the beginning or from what `newest` gave; return the records.
 
     model: as `build` makes it, or saved.model.    batches, test: as `fit` takes them.
-    sample: images whose firing rates are taken after each epoch.
-    Raises Stop on Ctrl-C, FloatingPointError where training diverges: the last good checkpoint stays;
-    BlockingIOError where another process is at it.
+    sample: images on which firing rates are measured after each epoch.
+    Raises Stop on Ctrl-C; FloatingPointError if training diverges (the last good checkpoint stays);
+    BlockingIOError if another process is training in the run's folder.
     """
     recipe, at, generators = run.recipe, Progress(), {"masks": make_rng(run.recipe.seed)}
     set_threads(recipe.threads)
@@ -133,25 +135,25 @@ def train(
             rng.bit_generator.state = saved.training["generators"][name]
     rate = {"epochs": recipe.epochs, "lr": recipe.lr, "min_lr": recipe.min_lr}
     rate |= {"warmup": recipe.warmup, "warmup_lr": recipe.warmup_lr}
-    quiet = HOST.xp.errstate(over="ignore", invalid="ignore")  # fit finds NaN and Inf, and names the layer
+    quiet = np.errstate(over="ignore", invalid="ignore")  # fit finds NaN and Inf, and names the layer
     with run.locked(), Signals() as signals, quiet:
-        keeper = Keeper(run, model, optimizer, generators, at, signals)
-        run.write_books(at.history)  # a kill may have come between the checkpoint and the books,
-        if at.epoch == recipe.epochs:  # or before the last pictures
-            keeper.draw()
+        records = RecordKeeper(run, model, optimizer, generators, at, signals)
+        run.write_tables(at.history)  # a kill may have come between the checkpoint and the tables,
+        if at.epoch == recipe.epochs:  # or before the last figures
+            records.draw()
         options = {"epochs": recipe.epochs, "schedule": partial(cosine_with_warmup, **rate), "start": at}
-        options |= {"on_step": keeper.on_step, "on_epoch": keeper.on_epoch, "progress": progress}
+        options |= {"on_step": records.on_step, "on_epoch": records.on_epoch, "progress": progress}
         if recipe.objective == MASKED:
             return pretrain(model, optimizer, batches, rng=generators["masks"], **options)
         batches = single_steps_first(model, batches, recipe.single_step_epochs)
-        keeper.sample = None if sample is None else to_device(sample, recipe.device)
+        records.sample = None if sample is None else to_device(sample, recipe.device)
         options |= {"label_smoothing": recipe.label_smoothing, "calibration": recipe.calibration}
-        test = None if test is None else Watched(test, lambda: keeper.stop_here(at), progress)
+        test = None if test is None else InterruptibleBatches(test, lambda: records.stop_here(at), progress)
         return fit(model, optimizer, batches, test=test, **options)
 
 
 def single_steps_first(model: SpikingTransformer, batches: Callable, epochs: int) -> Callable:
-    """Return batches that also set the model's time steps as an epoch begins: 1 in the first ones, then T."""
+    """Return batches that also set the model's T when an epoch begins: 1 in the first `epochs`, then T."""
     T = model.T
 
     def begin(epoch: int, *start: int) -> Iterable:
@@ -161,28 +163,28 @@ def single_steps_first(model: SpikingTransformer, batches: Callable, epochs: int
     return begin
 
 
-class Keeper:
-    """What happens beside the steps: checkpoints, books and pictures, and a stop in good order."""
+class RecordKeeper:
+    """What happens between the steps: checkpoints, tables, figures, and a clean stop."""
 
-    sample = None  # the images whose firing rates are taken
+    sample = None  # the images on which firing rates are measured
 
     def __init__(self, run: Run, model, optimizer, generators: dict, at: Progress, signals: Signals):
         self.run, self.at, self.signals, self.model = run, at, signals, model
         self.state = model, optimizer, at, generators
-        self.written = self.drawn = time.monotonic()
+        self.last_write = self.last_drawing = time.monotonic()
 
     def on_step(self, at: Progress) -> None:
         self.stop_here(at)
-        if time.monotonic() - self.written >= self.run.recipe.save_seconds:
-            self.write()
+        if time.monotonic() - self.last_write >= self.run.recipe.save_seconds:
+            self.save()
 
     def on_epoch(self, record: dict) -> None:
         if self.sample is not None:
             record["rates"] = viz.firing_rates(self.model, self.sample, self.run.recipe.batch_size)
-        self.write()
-        self.run.write_books(self.at.history)
-        print(line(record, self.run.recipe), flush=True)
-        if self.at.epoch == self.run.recipe.epochs or time.monotonic() - self.drawn >= REDRAW:
+        self.save()
+        self.run.write_tables(self.at.history)
+        print(format_record(record, self.run.recipe), flush=True)
+        if self.at.epoch == self.run.recipe.epochs or time.monotonic() - self.last_drawing >= REDRAW:
             self.draw()
 
     def draw(self) -> None:
@@ -190,21 +192,21 @@ class Keeper:
             self.run.draw(self.at.history)
         except ImportError as error:
             print(f"not drawn: {error}", file=sys.stderr)
-        self.drawn = time.monotonic()
+        self.last_drawing = time.monotonic()
 
-    def write(self) -> None:
+    def save(self) -> None:
         self.run.save(*self.state)
-        self.written = time.monotonic()
+        self.last_write = time.monotonic()
 
     def stop_here(self, at: Progress) -> None:
-        """Write a checkpoint and raise Stop, if a signal has come."""
+        """If a signal has come, write a checkpoint and raise Stop."""
         if self.signals.number:
-            self.write()
+            self.save()
             raise Stop(self.signals.number, f"epoch {at.epoch + 1}, step {at.step}")
 
 
 class Stop(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, after the step that ran is complete and saved."""
+    """Raised after Ctrl-C or SIGTERM, when the running step is complete and saved."""
 
     def __init__(self, number: int, moment: str):
         super().__init__(moment)
@@ -212,7 +214,7 @@ class Stop(KeyboardInterrupt):
 
 
 class Signals:
-    """Hold Ctrl-C, and a scheduler's SIGTERM, until a step is complete; a second one acts at once."""
+    """Hold back Ctrl-C, or a scheduler's SIGTERM, until a step is complete; a second one acts at once."""
 
     def __enter__(self) -> Signals:
         self.number = 0
@@ -228,23 +230,23 @@ class Signals:
             signal.signal(each, handler)
 
 
-class Watched:
-    """Test batches with a bar, and a look before each: a place to stop between two."""
+class InterruptibleBatches:
+    """Test batches with a progress bar; `between()` is called before each, and may raise to stop."""
 
-    def __init__(self, batches: Iterable, look: Callable[[], None], progress: bool):
-        self.batches, self.look, self.progress = batches, look, progress
+    def __init__(self, batches: Iterable, between: Callable[[], None], progress: bool):
+        self.batches, self.between, self.progress = batches, between, progress
 
     def __iter__(self):
         for pair in tqdm(self.batches, desc="test", leave=False, disable=not self.progress):
-            self.look()
+            self.between()
             yield pair
 
 
-# ---------------------------------------------------------------- words
+# ---------------------------------------------------------------- text
 
 
-def line(record: dict, recipe: Recipe) -> str:
-    """Return an epoch's record as a line to read."""
+def format_record(record: dict, recipe: Recipe) -> str:
+    """Return an epoch's record as a line of text."""
     number, epochs = record["epoch"], recipe.epochs
     parts = [f"epoch {number:>{len(str(epochs))}}/{epochs}", f"loss {record['loss']:.3f}"]
     if "accuracy" in record:
@@ -252,12 +254,12 @@ def line(record: dict, recipe: Recipe) -> str:
     if "test_loss" in record:
         parts.append(f"test loss {record['test_loss']:.3f}  accuracy {record['test_accuracy']:.1%}")
     steps = [1 if epoch < recipe.single_step_epochs else max(recipe.T, 1) for epoch in range(epochs)]
-    left = record["seconds"] * sum(steps[number:]) / steps[number - 1]  # time goes with T
-    parts.append(f"{record['seconds']:.1f} s" + (f", about {clock(left)} left" if left else ""))
+    left = record["seconds"] * sum(steps[number:]) / steps[number - 1]  # an epoch's time is proportional to T
+    parts.append(f"{record['seconds']:.1f} s" + (f", about {format_duration(left)} left" if left else ""))
     return "   ".join(parts)
 
 
-def clock(seconds: float) -> str:
-    """Return a duration as people say it."""
+def format_duration(seconds: float) -> str:
+    """Return a duration in seconds, minutes or hours."""
     minutes, hours = round(seconds / 60), seconds / 3600
     return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{hours:.1f} h"

@@ -1,5 +1,6 @@
 """What earlier versions computed and wrote: still computed, still read."""
 
+import csv
 import json
 import shutil
 
@@ -8,8 +9,9 @@ import pytest
 
 from data_utils.images.digits import load_digits
 from minispike import no_grad
-from minispike.files.checkpoint import load
+from minispike.files.checkpoint import load, load_all
 from minispike.masked import random_visible
+from minispike.runs import folder
 from minispike.runs.cli import main
 
 from . import record
@@ -86,3 +88,45 @@ def test_a_run_of_an_earlier_version_is_resumed_and_ends_as_it_would_have(run):
 def test_a_run_of_an_earlier_version_is_evaluated(run, capsys):
     assert main(["evaluate", str(run)]) == 0
     assert "after epoch 2 of 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("field, value", [("calibration", 7), ("mixup_until", 2), ("augment_events", 0)])
+def test_a_field_that_an_older_recipe_lacks_takes_its_default(run, field, value, monkeypatch, capsys):
+    """In config.json, and in the checkpoint. A value other than the default is another recipe."""
+    path = run / "config.json"
+    recipe = json.loads(path.read_text())
+    del recipe[field]
+    path.write_text(json.dumps(recipe))
+    assert main(["evaluate", str(run)]) == 0
+    path.write_text(json.dumps(recipe | {field: value}))
+    assert main(["evaluate", str(run)]) == 1
+    assert f"the recipes differ in {field}" in capsys.readouterr().err
+
+    def older(path):
+        saved = load_all(path)
+        del saved.training["recipe"][field]
+        return saved
+
+    monkeypatch.setattr(folder, "load_all", older)
+    path.write_text(json.dumps(recipe))
+    assert main(["evaluate", str(run)]) == 0
+    path.write_text(json.dumps(recipe | {field: value}))
+    assert main(["evaluate", str(run)]) == 1
+
+
+@pytest.mark.parametrize(
+    "change, code", [((0.0, 0.0), 0), ((0.009, 0.9), 0), ((0.011, 0.0), 1), ((0.0, -1.1), 1)]
+)
+def test_an_evaluation_may_differ_by_what_rounding_explains(run, change, code, capsys):
+    """Up to 0.01 in the loss and 1 point in the accuracy: on another processor some spikes flip."""
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    rows[-1]["test_loss"] = float(rows[-1]["test_loss"]) + change[0]
+    rows[-1]["test_accuracy"] = float(rows[-1]["test_accuracy"]) + change[1] / 100
+    with (run / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert main(["evaluate", str(run)]) == code
+    told = capsys.readouterr()
+    assert ("rounding does not explain that" in told.err) == bool(code)
+    assert code or "metrics.csv has" in told.out

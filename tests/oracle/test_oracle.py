@@ -23,7 +23,7 @@ from minispike import BatchNorm, Parameter, Tensor, create_model, lif, no_grad, 
 from minispike import surrogate as ours  # noqa: E402
 from minispike.files.interop import load_official, to_official, to_ours  # noqa: E402
 from minispike.files.torchfile import read_torch  # noqa: E402
-from minispike.fused import NormLIF  # noqa: E402
+from minispike.fused import NormaliseAndFire_fast  # noqa: E402
 from minispike.neuron import over_time  # noqa: E402
 from minispike.optim import AdamW, cosine_with_warmup  # noqa: E402
 
@@ -328,7 +328,7 @@ def test_twenty_training_steps(rng, variant):
     assert worst < 1e-8 and losses[-1] != losses[0]
 
 
-def membrane(function: NormLIF):
+def membrane(function: NormaliseAndFire_fast):
     """H of a brick's neurons, made anew as its backward makes it."""
     h = function.current(function.x.reshape(len(function.x), -1, function.x.shape[-1]))
     over_time(np, h, None, function.neuron)
@@ -375,7 +375,7 @@ def test_spikes_layer_by_layer_in_float32(rng, variant, monkeypatch):
     flipped = compared = 0
     for module, name, given, expected in calls:
         brick, membranes = ours_by_place[places[id(module)], name], []
-        with trace(lambda f, *_, m=membranes: m.append(membrane(f)) if isinstance(f, NormLIF) else None):
+        with trace(lambda f, *_, m=membranes: m.append(membrane(f)) if isinstance(f, NormaliseAndFire_fast) else None):
             spikes = brick(np.ascontiguousarray(np.moveaxis(given.detach().numpy(), 2, -1))).data
         differs = spikes != np.moveaxis(expected.detach().numpy(), 2, -1)
         h = membranes[0].reshape(spikes.shape)

@@ -1,0 +1,59 @@
+"""Rows of whole networks, from the image to the loss: each stem with each mixer, on images and on frames."""
+
+from functools import partial
+
+from minispike import create_model
+from minispike.masked import masked_autoencoder
+
+from ..blocks.test_blocks import lively
+from .rows import model
+
+SMALL = dict(embed_dim=16, T=2, dtype="float64", smooth=True, detach_reset=False)
+INPUTS = {"image": (2, 8, 8, 1), "frames": (2, 2, 8, 8, 1)}  # [B, H, W, C], [T, B, H, W, C]
+
+
+def network(name: str = "spikformer_1_64_digits", **settings):
+    return partial(create_model, name, **SMALL | settings)
+
+
+STEMS = {"SPS": dict(stem="sps"), "SCS": dict(stem="scs", pools=(True, False, False, False))}
+MIXERS = {
+    "SSA": dict(mixer="ssa"),
+    "SASA": dict(mixer="sasa"),
+    "Fourier, tokens": dict(mixer="fft1d"),
+    "Fourier, tokens and channels": dict(mixer="fft2d"),
+    "Haar": dict(mixer="haar"),
+    "Mixture": dict(mixer="wavelets"),
+    "Identity": dict(mixer="identity"),
+    "RandomMix": dict(mixer="random"),
+}
+OTHERS = {  # settings of the same networks
+    "SASA, Global": dict(mixer="sasa", aggregate="global", dwc=5),
+    "SASA, Channel, no DWC": dict(mixer="sasa", aggregate="channel", dwc=None),
+    "bior2.2, 2 levels": dict(mixer="bior2.2", levels=2),
+    "two blocks": dict(depth=2),
+    "tau 3, soft reset": dict(tau=3.0, v_reset=None),
+    "Spikformer V2's own pools": dict(name="spikformer_v2_1_64_digits"),
+}
+
+
+def masked(rng):
+    """Return the row of pre-training on masked images, half of whose patches are hidden.
+
+    The loss compares with the image itself, as a constant: so the image's own gradient is not checked.
+    """
+    decoder = dict(decoder_dim=8, decoder_depth=1, decoder_heads=2)
+    autoencoder = lively(masked_autoencoder("spikformer_v2_1_64_digits", rng=rng, **SMALL, **decoder), rng)
+    images, order = rng.standard_normal(INPUTS["image"]), rng.random((2, 16)).argsort(1)
+    visible = (order < 8).reshape(2, 4, 4)  # [B, h, w]
+    return (lambda: autoencoder(images, visible)), *autoencoder.parameters()
+
+
+ROWS = {
+    f"{stem}, {mixer}, {kind}": model(network(**STEMS[stem], **MIXERS[mixer]), shape)
+    for stem in STEMS
+    for mixer in MIXERS
+    for kind, shape in INPUTS.items()
+}
+ROWS |= {name: model(network(**settings), INPUTS["image"]) for name, settings in OTHERS.items()}
+ROWS["masked autoencoder"] = masked

@@ -1,0 +1,7 @@
+"""The one table of gradient checks: name → row. rows.py says what a row is."""
+
+from . import blocks, models, ops
+from .rows import plain_rows
+
+OPS = ops.ROWS | plain_rows(ops.ROWS)  # an op and its faster form have a row each
+TABLE = OPS | blocks.ROWS | models.ROWS

@@ -1,0 +1,149 @@
+"""A session: every number of a recipe reaches the training, and a finished run stays as it is."""
+
+import json
+
+import numpy as np
+import pytest
+
+from data_utils.images.digits import load_digits
+from data_utils.images.pipeline import Pipeline
+from data_utils.loader import Loader, Prefetch
+from minispike import backend, parallel
+from minispike.files.checkpoint import load
+from minispike.runs import cli as command
+from minispike.runs import session as trainer
+from minispike.runs.cli import main
+from minispike.runs.folder import Run
+from minispike.runs.recipes import Recipe
+from minispike.runs.session import build, train
+
+from .common import EPOCHS, STEPS, alike, cut, end_of, loaders, session, small
+
+# ---------------------------------------------------------------- every number of a recipe
+
+
+V2, INIT = {"model": "spikformer_v2_1_64_digits"}, {"init": "encoder"}
+EFFECTS = [  # (a recipe's changes, one more change that must have an effect)
+    ({}, {"lr": 1e-3}),
+    ({}, {"min_lr": 1e-3}),
+    ({}, {"warmup": 1}),
+    ({"warmup": 1}, {"warmup_lr": 1e-3}),
+    ({}, {"beta2": 0.9}),
+    ({}, {"weight_decay": 0.5}),
+    ({}, {"label_smoothing": 0.0}),
+    ({}, {"calibration": 0}),
+    ({}, {"gain": 1.0}),
+    ({}, {"seed": 1}),
+    ({}, {"batch_size": 32}),
+    ({}, {"epochs": 1}),
+    ({}, {"T": 2}),
+    ({"T": 2}, {"single_step": 0.5}),
+    (V2, {"gain_down": 1.0}),
+    (V2, {"gain_pair": 1.0}),
+    (V2, INIT),
+    (V2 | INIT, {"layer_decay": 0.5}),
+    ({"objective": "masked"}, {"mask_ratio": 0.25}),
+]
+
+
+ELSEWHERE = {  # what is trained, where and how; and changes of the images, tested in test_recipes.py
+    *("model", "data", "root", "objective", "threads", "device", "save_seconds"),
+    *("shift", "flip", "policy", "mixup", "mixup_probability", "mixup_until", "erase"),
+    *("augment_events", "split_by", "split"),
+}
+
+
+def test_no_field_of_a_recipe_is_forgotten_here():
+    shown = {name for _, change in EFFECTS for name in change}
+    assert shown | ELSEWHERE == set(Recipe.__dataclass_fields__) and not shown & ELSEWHERE
+
+
+@pytest.fixture(scope="module")
+def weights_after(tmp_path_factory):
+    """Return a function from changes of the recipe to the final weights; each run is made once."""
+    root, found = tmp_path_factory.mktemp("effects"), {}
+    session(root / "encoder", small("masked", epochs=1))
+
+    def run(changes: dict) -> dict:
+        key = json.dumps(changes)
+        if key not in found:
+            changes = {k: str(root / v) if k == "init" else v for k, v in changes.items()}
+            session(root / str(len(found)), small(**changes))
+            found[key] = load(root / str(len(found)) / "checkpoint.safetensors").state_dict()
+        return found[key]
+
+    return run
+
+
+@pytest.mark.parametrize("base, change", EFFECTS, ids=lambda value: ",".join(value) or "recipe")
+def test_every_number_of_a_recipe_reaches_the_training(weights_after, base, change):
+    one, other = weights_after(base), weights_after(base | change)
+    assert any(not np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_the_seed_is_that_of_the_masks(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "pretrain", lambda *_, rng, **options: rng.random())
+    for seed in (0, 1):
+        run = Run.create(tmp_path / str(seed), small("masked", seed=seed))
+        drawn = train(run, build(run.recipe, 10), None, None, progress=False)
+        assert drawn == backend.make_rng(seed).random()
+
+
+def test_a_training_begins_with_the_older_encoder_where_the_newest_is_damaged(tmp_path, capsys):
+    session(tmp_path / "p", small("masked", epochs=1))
+    run = Run.open(tmp_path / "p")
+    cut(run.checkpoint)
+    model = build(small(model="spikformer_v2_1_64_digits", init=str(run.folder)), 10)
+    older = load(run.previous)
+    assert "going back to checkpoint.previous" in capsys.readouterr().err
+    assert np.array_equal(model.blocks[0].mlp.fc1.map.weight.data, older.blocks[0].mlp.fc1.map.weight.data)
+
+
+# ---------------------------------------------------------------- the course of a session
+
+
+def test_a_finished_run_stays_as_it_is(tmp_path, whole):
+    session(tmp_path / "run", small())
+    before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    assert len(session(tmp_path / "run", small())) == EPOCHS
+    assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_checkpoints_come_as_often_as_the_recipe_says(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(Run, "save", lambda self, model, optimizer, at, generators: written.append(at.step))
+    session(tmp_path / "often", small())
+    assert written == 2 * [*range(1, STEPS + 1), 0]  # after each step, and after each epoch
+    written.clear()
+    session(tmp_path / "seldom", small(save_seconds=1e9))
+    assert written == [0, 0]
+
+
+def test_a_run_without_a_test_and_with_all_threads(tmp_path):
+    """As when the library is called without a test set, and with a recipe of 0 threads."""
+    parallel.set_threads(1)
+    run = Run.create(tmp_path / "run", small(threads=0))
+    assert run.recipe.threads == Run.open(run.folder).recipe.threads == 1
+    batches, _ = loaders(small())
+    records = train(run, build(run.recipe, 10), batches, None, progress=False)
+    assert len(records) == EPOCHS and not any("test_accuracy" in record for record in records)
+
+
+def test_a_run_and_its_evaluation_take_the_recipes_threads(tmp_path, monkeypatch, few):
+    asked = []
+    for module in (trainer, command):
+        monkeypatch.setattr(module, "set_threads", asked.append)
+    session(tmp_path / "run", small(epochs=1))
+    assert asked == [1]
+    main(["evaluate", str(tmp_path / "run")])
+    assert asked == [1, 1]
+
+
+def test_prefetching_changes_no_run(tmp_path, whole):
+    recipe = small()
+    run, (images, labels) = Run.create(tmp_path / "run", recipe), load_digits()[0]
+    n, augment = 16 * STEPS - 5, Pipeline(10, shift=recipe.shift, mixup=recipe.mixup)
+    batches = Prefetch(Loader(images[:n], labels[:n], 16, recipe.seed, augment=augment))
+    test = Prefetch(loaders(recipe)[1])
+    train(run, build(recipe, 10), batches, test, sample=next(iter(test))[0], progress=False)
+    assert alike(end_of(tmp_path / "run"), whole["classify"])
