@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.ablations import machine, macs
 from benchmarks.mixers import in_turn
 from minispike import Module, Tensor, create_model, no_grad, ops
-from minispike.configs import MODELS
+from minispike.configs import configuration
 from minispike.masked import masked_autoencoder, random_visible
 from minispike.measure import viz
 from minispike.optim import AdamW
@@ -32,7 +32,7 @@ from minispike.visible import Visible
 RESULTS = Path(__file__).parent / "results"
 
 EARLY = {
-    data: MODELS[name][1]["pools"]
+    data: configuration(name).pools
     for data, name in {
         "digits": "spikformer_v2_1_64_digits",
         "fashion": "spikformer_v2_2_64_fashion",

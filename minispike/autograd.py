@@ -3,11 +3,10 @@
     y = f(x)        loss = L(y)        ∂L/∂x = f'(x)ᵀ · ∂L/∂y        in code: gx = f.backward(gy)
 
 A Function is a small class whose instance is the context: `forward` keeps on `self` what `backward` will
-need, and nothing else survives. A graph holds Functions, not their inputs' data, so an activation that no
-backward asks for is freed as soon as the forward has passed it.
+need, and nothing else. A graph holds Functions, not their inputs' data, so an activation that no backward
+needs is freed as soon as forward is done with it.
 
-Three things live here: Tensor and Function, `backward`, and `trace` (the one way to look inside a running
-model).
+In this file: Tensor and Function; `backward`; `trace`, the one way to look inside a running model.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class Tensor:
     """An array that can be differentiated: `data`, its gradient `grad` (a plain array), and its `creator`.
 
     data: array of float32 or float64 (a list or number becomes a NumPy array), on any device; not copied.
-    Raises TypeError for any other dtype: integers have no gradient, and a silent cast would hide a mistake.
+    Raises TypeError for any other dtype: integers have no gradient, and a silent cast could hide a mistake.
     """
 
     __slots__ = ("data", "grad", "requires_grad", "creator", "__weakref__")
@@ -69,8 +68,7 @@ class Tensor:
     def backward(self, gy: Array | None = None) -> None:
         """Add ∂self/∂leaf to the `.grad` of every leaf that requires a gradient, then free the graph.
 
-        gy: the gradient arriving at this tensor, in its shape and dtype; may be left out for a scalar, where
-        it is 1.
+        gy: the gradient that arrives at this tensor, in its shape and dtype; for a scalar the default is 1.
         """
         if not self.requires_grad:
             raise RuntimeError("backward on a tensor that requires no gradient")
@@ -100,25 +98,27 @@ class Function:
         forward(self, *arrays, **constants) -> y     keeps what backward needs as attributes of self
         backward(self, gy) -> gx or (gx, …)          one gradient per input, in that input's shape
 
-    `self.xp` is the inputs' array module, `self.constants` the keywords given. `self.needs[i]` says whether
-    input i wants a gradient: backward may return None where it does not, and forward need not keep what only
-    that gradient would use. An input may also be a Python number, a constant.
+    `self.xp` is the inputs' array module, `self.constants` the given keywords. `self.needs[i]` says whether
+    input i needs a gradient. If it does not, backward may return None for it, and forward need not keep what
+    only that gradient would use. An input may also be a Python number, which is a constant.
+
+    A subclass of an op is a faster form of it: it overrides forward and backward, and keeps the op's name.
     """
 
     name = "Function"  # what reports and messages call it
     xp = None
-    needs: tuple[bool, ...] = (True,) * 8  # called alone, as a test may do: every gradient is wanted
-    number = -1  # the place in the order in which functions were applied
+    needs: tuple[bool, ...] = (True,) * 8  # when called alone, as in a test: all
+    number = -1  # its place in the order in which functions were applied
     constants: dict = {}
     sources: tuple | None = None  # for each input: the Function that made it, a leaf Tensor, or None
 
     def __init_subclass__(cls) -> None:
-        if Function in cls.__bases__:  # a subclass of an op is a faster form of that op, and keeps its name
+        if Function in cls.__bases__:
             cls.name = cls.__name__
 
     @classmethod
     def apply(cls, *inputs, **constants) -> Tensor:
-        """Run forward on the inputs' arrays; where a gradient is wanted, record this step in the graph."""
+        """Run forward on the inputs' arrays; if any input needs a gradient, record the step in the graph."""
         function = cls()
         inputs = tuple(float(x) if isinstance(x, (int, float)) else as_tensor(x) for x in inputs)
         tensors = [x for x in inputs if isinstance(x, Tensor)]
@@ -175,8 +175,8 @@ def unbroadcast(gx: Array, shape: tuple[int, ...]) -> Array:
 def _backward(last: Function, gy: Array) -> None:
     """Visit the ancestors of `last` from newest to oldest: at each one, all its gradients have arrived.
 
-    Functions are numbered as they are made, so a heap gives the order without recursion. A gradient is summed
-    into a new array, never written into one that another op may hold.
+    Functions are numbered as they are made, so a heap gives the order without recursion. Gradients are added
+    into a new array, never into one that another op may hold.
     """
     heap, pending = [(-_kept(last).number, last)], {last: gy}
     while heap:
@@ -204,14 +204,14 @@ def _backward(last: Function, gy: Array) -> None:
 
 
 def _kept(function: Function) -> Function:
-    """Return the function. RuntimeError where an earlier backward has freed what it kept."""
+    """Return the function. RuntimeError if an earlier backward has freed what it kept."""
     if function.sources is None:
         raise RuntimeError(f"backward met {function.name} twice: its arrays were freed the first time")
     return function
 
 
 def _owned(gx: Array, arrived: Array) -> Array:
-    """A leaf's gradient belongs to the leaf alone: copy a view, and what was only passed on, as by an Add."""
+    """Return gx as an array of the leaf's own: copy a view, and what an op only passed on (Add)."""
     return gx.copy() if gx.base is not None or gx is arrived else gx
 
 
@@ -220,7 +220,7 @@ _grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=True)
 
 @contextmanager
 def no_grad() -> Iterator[None]:
-    """Inside, nothing is recorded and no function keeps anything for a backward that will not come."""
+    """Record nothing inside the block: functions keep nothing for backward."""
     token = _grad_enabled.set(False)
     try:
         yield
@@ -243,9 +243,8 @@ _modules: ContextVar[tuple] = ContextVar("modules", default=())
 def trace(callback: Callable) -> Iterator[None]:
     """Report every Function.apply inside the block: callback(function, inputs, output, path).
 
-    inputs and output are Tensors (or Python numbers), path is the running module's place in the model, for
-    example "blocks.0.mixer.q.map". Works under no_grad too. Blocks may be nested; each callback sees every
-    call.
+    inputs, output: Tensors (or Python numbers).    path: the running module's place in the model, for example
+    "blocks.0.mixer.q.map". Works under no_grad too. Blocks may be nested: each callback sees every call.
     """
     token = _callbacks.set((*_callbacks.get(), callback))
     try:
@@ -256,7 +255,7 @@ def trace(callback: Callable) -> Iterator[None]:
 
 @contextmanager
 def running(module) -> Iterator[None]:
-    """Note that `module` is at work, so that traces and error messages can say where they are."""
+    """Note inside the block that `module` is running, for traces and error messages."""
     token = _modules.set((*_modules.get(), module))
     try:
         yield
@@ -265,7 +264,7 @@ def running(module) -> Iterator[None]:
 
 
 def module_path() -> str:
-    """Return the path of the module at work inside the outermost one, or "" outside any."""
+    """Return the running module's path inside the outermost one, or "" if none is running."""
     stack = _modules.get()
     if not stack:
         return ""
@@ -275,7 +274,7 @@ def module_path() -> str:
 
 
 def where() -> str:
-    """Return "path (Class): " of the module at work, or "" outside any: how an error message begins."""
+    """Return "path (Class): " of the running module, or "" if none is running, to begin an error message."""
     if not _modules.get():
         return ""
     path, name = module_path(), type(_modules.get()[-1]).__name__

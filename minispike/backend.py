@@ -1,8 +1,8 @@
-"""Where arrays live: the one file of the learning path that imports NumPy, CuPy or SciPy.
+"""Where arrays live: devices, and the array module of each.
 
-Everything above this file asks an array for its module (`xp = get_xp(x)`) and then writes plain array code.
-So the same op runs on NumPy and on CuPy, side by side in one process; nothing is switched globally and only
-`to_device` and `to_host` move data.
+Every other file of the learning path asks an array for its module (`xp = get_xp(x)`) and then writes plain
+array code. So the same op runs on NumPy and on CuPy, side by side in one process. Nothing is switched
+globally; only `to_device` and `to_host` move data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Array = Any  # numpy.ndarray or cupy.ndarray
 
 @dataclass(frozen=True)
 class Device:
-    """One kind of array: its type, the module that computes on it, the way in and out, and its fft module."""
+    """One kind of array: its type, the module that computes on it, how to move it, and its fft module."""
 
     name: str
     array_type: type | tuple[type, ...]
@@ -36,7 +36,7 @@ DEVICES = {"cpu": HOST}
 
 
 def get_device(x: Array) -> Device:
-    """Return the device an array lives on. TypeError if it is no array we know."""
+    """Return the device that an array lives on. TypeError for anything but a NumPy or CuPy array."""
     device = _find_device(x)
     if device is None:
         raise TypeError(f"expected an array (NumPy or CuPy), got {type(x).__name__}")
@@ -56,12 +56,12 @@ def get_xp(x: Array) -> Any:
 
 
 def to_host(x: Array) -> np.ndarray:
-    """Copy an array to NumPy; a NumPy array comes back as it is."""
+    """Return an array as a NumPy array; a NumPy array is returned as it is."""
     return get_device(x).to_host(x)
 
 
 def to_device(x: Array, device: str) -> Array:
-    """Move an array to a device by name: "cpu" or "cuda". An array already there comes back as it is."""
+    """Return an array on a device, "cpu" or "cuda"; an array that is already there is returned as it is."""
     if device == "cuda" and device not in DEVICES:
         _cuda()
     if device not in DEVICES:
@@ -84,17 +84,17 @@ def _cuda() -> Device:
 
 
 def asarray(x: Any) -> Array:
-    """Keep a device's array where it is; make a NumPy array of anything else (a list, a number)."""
+    """Return a device's array as it is, and anything else (a list, a number) as a NumPy array."""
     return np.asarray(x) if _find_device(x) in (None, HOST) else x
 
 
 def is_array(x: Any) -> bool:
-    """Return whether x is an array of a known device; NumPy's numbers are none."""
+    """Return whether x is an array of a known device. NumPy's single numbers do not count."""
     return _find_device(x) is not None and not isinstance(x, np.generic)
 
 
 def zeros(*shape: int) -> np.ndarray:
-    """Return float64 zeros on the host: where a layer's parameters begin."""
+    """Return float64 zeros on the host, as a layer's parameters start."""
     return np.zeros(shape)
 
 
@@ -110,5 +110,5 @@ def orthogonal(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def make_rng(seed: int | np.random.Generator) -> np.random.Generator:
-    """Return the host's random generator for a seed; a generator passes through, so callers can share one."""
+    """Return a random generator (on the host) for a seed; a generator is returned as it is, to be shared."""
     return seed if hasattr(seed, "standard_normal") else np.random.default_rng(seed)

@@ -1,14 +1,14 @@
-"""Two ways to prove a backward: against finite differences, and against another implementation.
+"""Two ways to check a backward: against finite differences, and against another implementation.
 
 A gradient g is right if, for any direction v, the directional derivative is their inner product:
 
     [ f(x + εv) − f(x − εv) ] / 2ε  =  ⟨g, v⟩        up to ε² and rounding
 
-One random direction tests every component at once: a wrong component escapes only with probability zero.
+One random direction tests all components at once: a wrong component goes unnoticed with probability zero.
 
-How well the two sides can agree: f, contracted to S = Σ f·gy, is rounded to some 2⁻⁵² Σ|f·gy| on either side,
-and the division by 2ε makes that 2⁻⁵² Σ|f·gy| / ε at worst, times the number of roundings in a row. So where
-S is of order one, an error of 1e-7 in a derivative of 1e-3 is found.
+How closely the two sides can agree: f, contracted to S = Σ f·gy, is rounded by about 2⁻⁵² Σ|f·gy| on either
+side. The division by 2ε makes that 2⁻⁵² Σ|f·gy| / ε at worst, times the number of roundings in a row. So if S
+is of order one, an error of 1e-7 in a derivative of 1e-3 is found.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .autograd import Tensor
 from .backend import get_device, get_xp, make_rng, to_device, to_host
 from .nn import Parameter
 
-ROUNDINGS = 64  # what is allowed for; up to 22 were met, through whole models
+ROUNDINGS = 64  # allowed; through whole models up to 22 occurred
 
 
 def check_grads(
@@ -28,11 +28,12 @@ def check_grads(
     """Compare f's gradients with central finite differences along a random unit direction for each input.
 
     inputs: float64 arrays, which f receives as Tensors in this order, and Parameters, which f already knows:
-    they are perturbed in place and put back. f's output, of any shape, is contracted with a fixed random
-    array. Each input has its own direction: a bias of eight values is not lost beside a weight of thousands.
-    Raises AssertionError, with both numbers, where they differ by more than tol of the larger one, and by
-    more than rounding explains: ROUNDINGS times the above, or tol where that is less. What goes with ε² is
-    taken out first (Richardson), so that x³ has its slope of 0 at 0.
+    they are perturbed in place and restored. f's output, of any shape, is contracted with a fixed random
+    array. Each input has a direction of its own, so that a bias of eight values counts as much as a weight of
+    thousands.
+    Raises AssertionError, with both numbers, if they differ by more than tol times the larger one, and by
+    more than rounding explains: ROUNDINGS times the estimate above, or tol if that is less. The error of
+    order ε² is removed first where needed (Richardson extrapolation), so that x³ has slope 0 at 0.
     """
     rng = make_rng(seed)
     tensors, parameters = _split(inputs)
@@ -53,7 +54,7 @@ def check_grads(
         exact = float((g * v).sum())
         numeric, noise = _slope(f, tensors, leaf, v, gy, eps)
         bound = max(tol * max(abs(numeric), abs(exact)), min(tol, noise))
-        if not abs(numeric - exact) <= bound:  # is that the difference's ε²? Richardson's step takes it out
+        if not abs(numeric - exact) <= bound:  # perhaps of order ε²: Richardson's step removes that
             numeric = (4 * numeric - _slope(f, tensors, leaf, v, gy, 2 * eps)[0]) / 3
         if not abs(numeric - exact) <= bound:
             raise AssertionError(
@@ -63,7 +64,7 @@ def check_grads(
 
 
 def _slope(f, tensors: list[Tensor], leaf: Tensor, v, gy, eps: float) -> tuple[float, float]:
-    """Return the central difference of Σ f·gy as leaf moves by ±eps·v, and what rounding may make of it."""
+    """Return the central difference of Σ f·gy as leaf moves by ±eps·v, and how far rounding may change it."""
     centre, ends = leaf.data.copy(), []
     try:
         for step in (eps, -eps):
@@ -80,7 +81,7 @@ def compare(
 ) -> None:
     """Assert that f and g agree in value and in every gradient, to tol · max(1, largest magnitude).
 
-    inputs: as for check_grads; f and g are a fast version and its naive twin.
+    inputs: as for check_grads. f and g are two forms of one function, for example fast and plain.
     """
     results = []
     for function in (f, g):

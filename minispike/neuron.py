@@ -72,9 +72,9 @@ class Neuron:
         return self.surrogate.g(u) if self.smooth else (u >= 0).astype(h.dtype)
 
 
-def lif_unrolled(x, **constants) -> Tensor:
+def lif_unrolled(x, *constants, **named) -> Tensor:
     """Return what `lif` returns, composed from elementary ops and differentiated by autograd."""
-    x, n = as_tensor(x), Neuron(**constants)
+    x, n = as_tensor(x), Neuron(*constants, **named)
     v, spikes = x[0].detach() * 0.0 + n.rest, []
     for t in range(len(x)):
         h = v + (x[t] - (v - n.rest)) / n.tau
@@ -182,14 +182,15 @@ def back_in_time(xp, gy: Array, h: Array, gx: Array, neuron: Neuron) -> None:
     gx /= neuron.tau
 
 
-def lif(x, **constants) -> Tensor:
+def lif(x, *constants, **named) -> Tensor:
     """Run leaky integrate-and-fire neurons over time and return their spikes, 0 or 1, in x's shape and dtype.
 
     x: input current [T, …], time first; each position behind the time axis is a neuron of its own.
     constants: tau=2.0, v_threshold=1.0, v_reset=0.0, detach_reset=True, surrogate=Sigmoid(4.0), smooth=False,
-    as `Neuron` explains them. ValueError for constants that make no neuron, or an x without a time axis.
+    as `Neuron` explains them, by name or in this order. ValueError for constants that make no neuron, or an x
+    without a time axis.
     """
-    x, neuron = as_tensor(x), Neuron(**constants)
+    x, neuron = as_tensor(x), Neuron(*constants, **named)
     if x.ndim < 1 or len(x) < 1:
         raise ValueError(f"{where()}lif expects x [T, …] with T >= 1, got {list(x.shape)}")
     return IntegrateAndFire_fast.apply(x, neuron=neuron)

@@ -245,8 +245,8 @@ class LIF(Module):
     see neuron.Neuron. Each can be read as an attribute: layer.tau.
     """
 
-    def __init__(self, **constants):
-        self.constants = Neuron(**constants)
+    def __init__(self, *constants, **named):
+        self.constants = Neuron(*constants, **named)
 
     tau = property(lambda self: self.constants.tau)
     v_threshold = property(lambda self: self.constants.v_threshold)

@@ -1,4 +1,4 @@
-"""Threads, bytes and memory: what makes array code fast on a processor, and changes no result.
+"""Threads, bytes and memory: what makes array code fast on a processor without changing its result.
 
 `parallel` splits a loop over range(n) into one span per thread, and each span into chunks that fit the cache.
 NumPy releases the interpreter's lock inside its loops, so plain Python threads are enough.
@@ -22,12 +22,14 @@ from .backend import HOST, Array, get_xp
 
 # ---------------------------------------------------------------- threads
 
-CHUNK_BYTES = 4 * 1024 * 1024  # what one step of a chunked loop touches: cached, and with few hand-overs
+CHUNK_BYTES = (
+    4 * 1024 * 1024
+)  # what one chunk of a loop touches: it fits the cache, and the overhead per chunk is small
 _threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_threads(n: int) -> None:
-    """Use `n` threads from now on, in our own loops and in BLAS. Results depend on `n` only by rounding."""
+    """Use `n` threads from now on, in our own loops and in BLAS. `n` changes results only by rounding."""
     global _threads
     if n < 1:
         raise ValueError(f"set_threads needs n >= 1, got {n}")
@@ -41,21 +43,22 @@ def get_threads() -> int:
 
 
 def parallel(work: Callable[[list[slice]], Any], n: int, bytes_each: int, like: Array) -> list:
-    """Cut range(n) into a span a thread, each span into cache-sized chunks; return the spans' `work(chunks)`.
+    """Split range(n) into one span per thread and each span into chunks; return `work(chunks)` of each span.
 
-    `bytes_each` is the memory one index touches. A device array gets a single span and, up to 1 GiB, a single
-    chunk: there the array library has its own threads. The cuts depend only on the arguments and the number
-    of threads, so a run repeats bit for bit.
+    bytes_each: the memory that one index touches; a chunk's fits the cache.    like: an array of the device.
+    A device other than the host gets a single span and, up to 1 GiB, a single chunk, because its array
+    library has its own threads. The cuts depend only on the arguments and the number of threads, so a run
+    repeats bit for bit.
     """
     on_host = isinstance(like, HOST.array_type)
     step = max(1, (CHUNK_BYTES if on_host else 2**30) // max(1, bytes_each))
-    spans = max(1, min(_threads, n // (2 * step))) if on_host else 1  # waking a thread is not free
+    spans = max(1, min(_threads, n // (2 * step))) if on_host else 1  # waking a thread costs time
     edges = [n * i // spans for i in range(spans + 1)]
     jobs = [
         [slice(a, min(a + step, stop)) for a in range(start, stop, step)]
         for start, stop in zip(edges, edges[1:], strict=False)
     ]
-    if len(jobs) == 1 or not _at_work.acquire(blocking=False):  # or another caller has the threads
+    if len(jobs) == 1 or not _at_work.acquire(blocking=False):  # or another caller uses the threads
         return [work(job) for job in jobs]
     try:
         with _one_blas_thread():
@@ -74,7 +77,7 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 
 def _after_fork() -> None:
-    """Begin with threads of one's own: a forked process inherits the pool, but not its threads."""
+    """Start with new threads in a forked process: it inherits the pool, but not the pool's threads."""
     global _at_work
     _at_work = Lock()
     _pool.cache_clear()
@@ -90,20 +93,21 @@ def _blas() -> ThreadpoolController:
 
 
 def _one_blas_thread():
-    """Hold BLAS to one thread while our own threads are busy, so that the cores are not asked twice."""
+    """Hold BLAS to one thread while our own threads are busy; otherwise they would compete for the cores."""
     return _blas().limit(limits=1, user_api="blas") if _threads > 1 else nullcontext()
 
 
 def as_bytes(x: Array) -> Array:
-    """Return x as uint8 where that loses nothing, as of spikes and their small sums; otherwise x itself.
+    """Return x as uint8 where that loses nothing, as for spikes and small counts; otherwise return x itself.
 
-    For what an op keeps until its backward: a quarter of float32's memory. `.astype(gy.dtype)` brings x back.
+    An op that keeps x until its backward then needs a quarter of float32's memory. `.astype(gy.dtype)` gives
+    the values back.
     """
     flat = x.reshape(-1)
     small = get_xp(x).empty(flat.shape, "uint8")
 
     def work(chunks):
-        with np.errstate(invalid="ignore"):  # a value that no byte can hold is found by comparing
+        with np.errstate(invalid="ignore"):  # a value that does not fit into a byte is found by comparing
             for at in chunks:
                 small[at] = flat[at]
                 if not (small[at] == flat[at]).all():
@@ -114,12 +118,12 @@ def as_bytes(x: Array) -> Array:
 
 
 def keep_freed_memory() -> None:
-    """Ask the C library to keep freed memory for the next step, not to return it (glibc; elsewhere: nothing).
+    """Ask the C library to keep freed memory for the next step (glibc; other libraries: no effect).
 
-    A training step frees and asks again for the same large arrays. Returned to the system in between, they
-    come back as page faults, which can take as long as the arithmetic.
+    Each training step frees the same large arrays and allocates them again. If the memory goes back to the
+    system in between, every page of it faults again, which can take as long as the arithmetic.
     """
-    with suppress(OSError, AttributeError, TypeError):  # the last on Windows, where None names no library
+    with suppress(OSError, AttributeError, TypeError):  # TypeError: on Windows
         libc = ctypes.CDLL(None)
         thresholds = {-1: 2**31 - 1, -2: 2**26, -3: 2**30}  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
         for parameter, size in thresholds.items():

@@ -1,11 +1,11 @@
-"""Surrogate gradients: a step's derivative is zero or infinite, so learning uses a smooth g instead.
+"""Surrogate gradients: a step's derivative is zero or infinite, so learning uses that of a smooth step g.
 
     forward   S = 1[u >= 0]              u = H − v_threshold
-    backward  gu = gS · g'(u)            g' a bump around the threshold, the derivative of a smooth step g
+    backward  gu = gS · g'(u)            g' is a bump around the threshold
 
-Each class is a pair (g, g') with one slope parameter α, stated as in SpikingJelly. g itself is used in
-`smooth` mode, where the network really is differentiable and finite differences can prove the whole backward
-pass; a test ties each g' to its g.
+Here gS = ∂L/∂S and gu = ∂L/∂u. Each class is a pair (g, g') with one slope parameter α, stated as in
+SpikingJelly. In `smooth` mode g itself replaces the step: then the network really is differentiable, and
+finite differences check the whole backward pass. A test ties each g' to its g.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .backend import get_xp
 class Surrogate:
     """A smooth step g(u) from 0 to 1 with g(0) = ½, and its derivative g_prime(u), over plain arrays.
 
-    alpha, > 0, is the step's steepness: ValueError otherwise.
+    alpha: the step's steepness. ValueError unless it is > 0.
     """
 
     alpha: float
@@ -92,8 +92,8 @@ class Rectangle(Surrogate):
 class FastSigmoid(Surrogate):
     """g = ½ + ½αu/(1 + α|u|)        g' = (α/2) / (1 + α|u|)²
 
-    The shape of SuperSpike (Zenke & Ganguli 2018); SpikingJelly's SoftSign(α). snnTorch's fast_sigmoid(k) has
-    a g' of 2/k times this one.
+    SuperSpike's shape (Zenke & Ganguli 2018), and SpikingJelly's SoftSign(α). The g' of snnTorch's
+    fast_sigmoid(k) is 2/k times this one.
     """
 
     alpha: float = 2.0
@@ -118,5 +118,5 @@ class Spike(Function):
 
 
 def spike(u, surrogate: Surrogate | None = None, smooth: bool = False) -> Tensor:
-    """Fire where u >= 0 (u: membrane minus threshold), with the surrogate's gradient (default: Sigmoid)."""
+    """Return the spikes, 1 where u >= 0 (u: membrane minus threshold), with the surrogate's gradient."""
     return Spike.apply(u, surrogate=surrogate or Sigmoid(), smooth=smooth)

@@ -1,10 +1,14 @@
 """Whole models: parameter counts, gradients, the static shortcut, independence of samples, refusals."""
 
+import re
+
 import numpy as np
 import pytest
 
 from minispike import Tensor, check_grads, create_model, list_models, no_grad, ops, trace
+from minispike.configs import DATA, MIXER_FIELDS, PREFIXES, Config, configuration
 from minispike.files.checkpoint import load, save
+from minispike.models import MIXERS
 from minispike.nn import LIF
 from minispike.surrogate import ATan
 
@@ -352,3 +356,50 @@ def test_mixers_get_the_grid_as_rows_and_columns():
 
 def test_a_broken_mlp_ratio_counts_whole_channels():
     assert create_model("spikformer_1_64_digits", mlp_ratio=2.5).blocks[0].mlp.fc1.map.out_channels == 160
+
+
+# ---------------------------------------------------------------- names and mixers
+
+
+def test_a_name_is_family_depth_width_data():
+    for name in list_models():
+        config = configuration(name)
+        prefix, depth, width, data = re.fullmatch(r"(\w+?)_(\d+)_(\d+)_(\w+)", name).groups()
+        assert (config.depth, config.embed_dim) == (int(depth), int(width)) and prefix in PREFIXES
+        assert config.num_classes == DATA[data]["num_classes"]
+
+
+def test_every_mixer_says_which_fields_it_uses():
+    assert MIXERS.keys() == MIXER_FIELDS.keys()
+
+
+@pytest.mark.parametrize("mixer", [*MIXERS, "haar"])
+def test_a_model_takes_any_mixer_by_its_name(rng, mixer):
+    heads = {"num_heads": 4} if mixer in ("ssa", "sasa") else {}
+    model = create_model("spikformer_1_64_digits", mixer=mixer, embed_dim=16, dtype="float64", **heads)
+    assert model(rng.standard_normal((2, 8, 8, 1))).shape == (2, 10)
+    assert model.config.mixer == mixer and model.config.stem == "sps"
+
+
+@pytest.mark.parametrize(
+    "mixer, field", [("fft1d", "num_heads"), ("ssa", "dwc"), ("sasa", "levels"), ("db2", "r")]
+)
+def test_a_field_that_the_mixer_does_not_use_is_refused(mixer, field):
+    with pytest.raises(TypeError, match=f"has no {field}; it takes img_size"):
+        create_model("spikformer_1_64_digits", mixer=mixer, **{field: 2})
+
+
+@pytest.mark.parametrize(
+    "family, config",
+    [
+        ("spikformer", dict(stem="sps", mixer="ssa")),
+        ("attention_free_spikformer", dict(stem="sps", mixer="ssa")),  # the file names its mixer
+        ("spikformer_v2", dict(stem="scs", mixer="ssa")),
+        ("saformer", dict(stem="sps", mixer="sasa")),
+    ],
+)
+def test_a_family_of_an_older_file_is_read(family, config):
+    found = dict(img_size=8, in_channels=1, num_classes=10, pools=[False] * 4, embed_dim=16, depth=1)
+    read = Config.from_dict({"family": family, **found})
+    assert read == Config(**found | {"pools": (False,) * 4}, **config)
+    assert Config.from_dict({"family": family, "stem": "scs", "mixer": "haar", **found}).mixer == "haar"

@@ -1,5 +1,9 @@
 """Modules and the brick: finding parameters, saving, folding, the static shortcut, and clear refusals."""
 
+import copy
+import pickle
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -17,6 +21,7 @@ from minispike import (
     no_grad,
 )
 from minispike.nn import mode
+from minispike.surrogate import Sigmoid
 
 
 class Net(Module):
@@ -262,3 +267,54 @@ def test_a_brick_has_its_norms_eps(rng):
         np.testing.assert_allclose(brick(x).data, expected, rtol=1e-12)
     with no_grad():
         np.testing.assert_allclose(brick(x).data, expected, rtol=1e-12)  # folded
+
+
+# ---------------------------------------------------------------- a class of one's own in a brick
+
+
+class CountedLIF(LIF):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x)
+
+
+class CountedNorm(BatchNorm):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("T", [1, 3])
+@pytest.mark.parametrize("where", ["training", "evaluation with gradients", "evaluation without"])
+@pytest.mark.parametrize("part", ["neuron", "norm"])
+def test_a_subclass_in_a_brick_is_called(rng, part, where, T):
+    """Only BatchNorm and LIF themselves run as one op; any other class is called, with the same result."""
+    plain, other = (Spiking(Linear(4, 5, rng=np.random.default_rng(0))) for _ in range(2))
+    setattr(other, part, CountedLIF() if part == "neuron" else CountedNorm(5))
+    for brick in (plain, other):
+        brick.norm.weight.data[...], brick.norm.bias.data[...] = 3, np.linspace(0, 4, 5)
+        brick.train(where == "training")
+    x = rng.standard_normal((1 if T > 1 else 4, 6, 4))
+    with no_grad() if where == "evaluation without" else nullcontext():
+        one, two = plain(x, T=T), other(x, T=T)
+    assert getattr(other, part).calls == 1
+    np.testing.assert_array_equal(one.data, two.data)
+    assert one.data.any() and len(one) == (T if T > 1 else 4)
+    for name in ("running_mean", "running_var"):  # the norm counts T equal steps either way
+        np.testing.assert_allclose(getattr(plain.norm, name), getattr(other.norm, name), rtol=1e-12)
+
+
+def test_a_layers_constants_can_be_read_and_not_be_set():
+    layer = LIF(tau=3.0, v_reset=None)
+    assert (layer.tau, layer.v_threshold, layer.v_reset) == (3.0, 1.0, None)
+    assert layer.detach_reset and not layer.smooth and layer.surrogate == Sigmoid(4.0)
+    with pytest.raises(AttributeError):
+        layer.tau = 2.0
+    with pytest.raises(TypeError, match="taau"):
+        LIF(taau=3.0)
+    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert copied.constants == layer.constants

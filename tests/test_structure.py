@@ -184,6 +184,15 @@ def test_the_readmes_examples_run_and_print_what_they_say(capsys):
     assert len(space["history"]) == 1 and "test_accuracy" in space["history"][0]
 
 
+def test_the_readmes_first_example_runs_next_to_a_folder_named_like_the_package(tmp_path):
+    """As from the parent folder of a clone: there `minispike/` is the clone, which is no package."""
+    (tmp_path / "minispike").mkdir()
+    example = re.search(r"```python\n(.*?)```", README, re.S).group(1)
+    command = [sys.executable, "-c", example]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert printed and printed == re.search(r"```text\n(.*?)```", README, re.S).group(1)
+
+
 def test_the_readme_names_files_that_exist():
     links = re.findall(r"\]\(([^)#]+)\)", README)
     for link in links:

@@ -2,11 +2,11 @@
 
     save(model, "digits.safetensors")        model = load("digits.safetensors")
 
-safetensors holds a JSON header and raw arrays, nothing that can be executed. It has no checksum, so ours
-stands in the metadata: a wrong bit in a weight would otherwise be loaded as if it were true.
+A safetensors file holds a JSON header and raw arrays, nothing that can be executed. It has no checksum, so we
+put one into the metadata: otherwise a wrong bit in a weight would be loaded unnoticed.
 
 A run's checkpoint is such a file with more in it: the optimizer's arrays as "optimizer.…", and under
-"training" what else it takes to go on, as JSON. `load` reads the model out of it like out of any other.
+"training" everything else that the next step needs, as JSON. `load` reads the model from both kinds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..optim import SGD
 from ..surrogate import Surrogate
 from .torchfile import FileFormatError
 
-FORMAT = "minispike 2"  # its checksum is of the configuration, too
+FORMAT = "minispike 2"  # the checksum covers the configuration, too
 ENCODER, OPTIMIZER = ("stem.", "blocks."), "optimizer."
 SURROGATES = {cls.__name__: cls for cls in Surrogate.__subclasses__()}
 
@@ -40,7 +40,7 @@ SURROGATES = {cls.__name__: cls for cls in Surrogate.__subclasses__()}
 
 @dataclass
 class Saved:
-    """What a file holds: a model, and of a run's checkpoint its optimizer's state and its training's."""
+    """What a file holds: a model, and in a run's checkpoint the states of its optimizer and its training."""
 
     model: SpikingTransformer | MaskedAutoencoder
     optimizer: dict[str, Array]
@@ -57,13 +57,13 @@ def save(
 ) -> None:
     """Write a model's weights, buffers and configuration, from any device, durably: see `write_durably`.
 
-    optimizer: its state goes into the file.    training: what else belongs to it, as JSON can hold it.
-    previous: the name under which an older file at `path` is kept; without one it is replaced.
-    Raises ValueError for a model that neither create_model nor masked_autoencoder made: its configuration is
-    not known.
+    optimizer: its state is written, too.    training: what else belongs to the training, as JSON can hold it.
+    previous: the name under which an older file at `path` is kept; by default that file is replaced.
+    Raises ValueError for a model that neither create_model nor masked_autoencoder has made, because its
+    configuration is not known.
     """
     if getattr(model, "config", None) is None:
-        raise ValueError("save needs a model made by create_model or masked_autoencoder, which note how")
+        raise ValueError("save needs a model made by create_model or masked_autoencoder")
     arrays = dict(model.state_dict())
     if optimizer:
         arrays |= {OPTIMIZER + name: array for name, array in optimizer.state_dict().items()}
@@ -75,18 +75,20 @@ def save(
 
 
 def load(path: str | Path) -> SpikingTransformer | MaskedAutoencoder:
-    """Return the model that a file written by `save` describes, with its weights, in training mode.
+    """Return the model in a file that `save` wrote, with its weights, in training mode.
 
-    Raises FileFormatError for a file that is damaged or was not written by `save`.
+    Raises FileFormatError for a file that is damaged or that `save` did not write.
     """
     return load_all(path).model
 
 
 def load_all(path: str | Path) -> Saved:
-    """Return all that a file written by `save` holds; raises as `load`."""
+    """Return all that a file holds that `save` wrote; raises as `load`."""
     arrays, metadata = read_safetensors(path)
     if metadata.get("format") == "minispike":
-        raise FileFormatError(f"{path}: of an older minispike, whose checksum left out the configuration")
+        raise FileFormatError(
+            f"{path}: of an older minispike, whose checksum did not cover the configuration"
+        )
     if metadata.get("format") != FORMAT or "config" not in metadata:
         raise FileFormatError(
             f"{path}: holds arrays but no minispike configuration; "
@@ -94,22 +96,20 @@ def load_all(path: str | Path) -> Saved:
         )
     config, training = metadata["config"], metadata.get("training", "{}")
     if metadata.get("crc32") != checksum(arrays, config + training):
-        raise FileFormatError(
-            f"{path}: the checksum differs: some of its numbers are not those that were saved"
-        )
+        raise FileFormatError(f"{path}: the checksum differs: some numbers are not those that were saved")
     try:
         config, training = json.loads(config, object_hook=_decode), json.loads(training)
         model = _blank(config, arrays)
         names = [name for name in arrays if name.startswith(OPTIMIZER)]
         optimizer = {name.removeprefix(OPTIMIZER): arrays.pop(name) for name in names}
         model.load_state_dict(arrays)
-    except Exception as error:  # a foreign configuration fails wherever it fails
+    except Exception as error:  # a foreign configuration can fail anywhere
         raise FileFormatError(f"{path}: {error}") from error
     return Saved(model, optimizer, training)
 
 
 def _blank(config: dict, arrays: dict[str, Array]) -> SpikingTransformer | MaskedAutoencoder:
-    """Build a model for arrays, its weights zero. ValueError where it would be larger than they are."""
+    """Build a model with zero weights. ValueError if it would be larger than the file's arrays."""
     zeros = Zeros(sum(array.size for array in arrays.values()))
     encoder = Config.from_dict(config.get("encoder", config))
     if not set(encoder.pools) <= {True, False}:
@@ -126,9 +126,9 @@ def _blank(config: dict, arrays: dict[str, Array]) -> SpikingTransformer | Maske
 
 
 class Zeros:
-    """In the place of random numbers: zeros, which loaded weights replace, and at most `n` of them.
+    """Instead of random numbers: zeros, which loaded weights replace, and at most `n` of them.
 
-    Sizes stand in a file's configuration, where a few bytes can ask for any amount of memory.
+    Sizes come from a file's configuration, where a few bytes can ask for any amount of memory.
     """
 
     def __init__(self, n: int):
@@ -148,8 +148,8 @@ class Zeros:
 def load_encoder(model: SpikingTransformer, source: MaskedAutoencoder | str | Path) -> None:
     """Copy a pre-trained stem and blocks into a classifier by name; its head stays as it is.
 
-    source: the masked autoencoder, or a file that `save` wrote of it. Raises ValueError that names every
-    weight that is missing, left over or misshapen.
+    source: the masked autoencoder, or its file. Raises ValueError that names every weight that is missing,
+    left over or misshapen.
     """
     source = load(source) if isinstance(source, (str, Path)) else source
     encoder = {path: array for path, array in source.state_dict().items() if path.startswith(ENCODER)}
@@ -161,10 +161,11 @@ def load_encoder(model: SpikingTransformer, source: MaskedAutoencoder | str | Pa
 
 
 def write_durably(path: str | Path, content: bytes, previous: Path | None = None) -> None:
-    """Write a file, and give it the name `path` only when all of it is on the disk.
+    """Write a file under another name, and rename it to `path` only when all of it is on the disk.
 
-    At any moment, a kill or a loss of power included, `path` is the old file, the new one, or with `previous`
-    for an instant missing, and then `previous` is the old one. A piece is only ever called <name>.part.
+    So even after a kill or a loss of power `path` is either the old file or the new one. With `previous`
+    there is an instant in which `path` is missing; then `previous` is the old file. An incomplete file is
+    always called <name>.part.
     """
     path = Path(path)
     unfinished = path.with_name(path.name + ".part")
@@ -175,7 +176,7 @@ def write_durably(path: str | Path, content: bytes, previous: Path | None = None
     if previous and path.exists():
         os.replace(path, previous)
     os.replace(unfinished, path)
-    with suppress(PermissionError):  # Windows opens no folder, and needs none
+    with suppress(PermissionError):  # Windows cannot open a folder, and need not
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)  # the names
         os.close(folder)
@@ -188,7 +189,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Array], dict[str, str]
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except Exception as error:  # the library's own error, and NumPy's for a dtype that it lacks
+    except Exception as error:  # the library's error, or NumPy's for an unknown dtype
         raise FileFormatError(f"{path}: not a readable safetensors file ({error})") from error
 
 

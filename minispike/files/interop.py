@@ -1,4 +1,4 @@
-"""The authors' checkpoints in, ours out: the same weights under other names and in other layouts.
+"""Read the authors' checkpoints and write ours: the same weights under other names and in other layouts.
 
     theirs                                                ours
     patch_embed.proj_conv{,1,2,3}, proj_bn{,1,2,3}        stem.stages.{0,1,2,3}.map, .norm
@@ -9,12 +9,12 @@
 
 Their convolutions are [out, in, kh, kw], ours [kh, kw, in, out]; their linear maps [out, in], ours [in, out].
 The published Spikformer (arXiv 2209.15425) writes a linear map as Linear for CIFAR, as a Conv1d of width 1
-for event data, and for ImageNet as Conv1d in the attention and 1×1 Conv2d in the MLP: axes of length 1 that
-are dropped here. Two LayerNorms a block are built and never called, in the network for events one more, and
-positions: they are ignored.
+for event data, and for ImageNet as Conv1d in the attention and 1×1 Conv2d in the MLP. The axes of length 1
+are dropped here. Its code builds two LayerNorms per block that it never calls, and in the network for events
+one more and positions: these are ignored.
 
-SpikingJelly ships a `spikformer_cifar10` as well. It is another network: it pools before the neuron, fuses
-q, k and v without bias, and returns logits for each step. Its checkpoints do not fit.
+SpikingJelly has a `spikformer_cifar10`, too. It is another network: it pools before the neuron, fuses q, k
+and v without bias, and returns logits for each step. Its checkpoints do not fit.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from ..models import SpikingTransformer
 from .checkpoint import read_safetensors
 from .torchfile import FileFormatError, read_torch
 
-LAYOUTS = {  # what a linear map is called, and how many axes of length 1 its kernel ends in
+LAYOUTS = {  # the name of a linear map, and the number of axes of length 1 at the end of its kernel
     "cifar": {"attn": ("linear", 0), "mlp": ("linear", 0)},
     "dvs": {"attn": ("conv", 1), "mlp": ("conv", 1)},
     "imagenet": {"attn": ("conv", 1), "mlp": ("conv", 2)},
 }
-# built and never called in their code: two LayerNorms a block; in that for events one more, and positions
+# built and never called in their code: two LayerNorms per block; for events one more, and positions
 UNUSED = re.compile(r"(block\.\d+\.norm[12]|norm)\.(weight|bias)|pos_embed|.*\.num_batches_tracked")
 
 
 @dataclass
 class Report:
-    """What load_official did: which entry went where, and which were ignored, being unused by the network."""
+    """What load_official did: where each entry went, and which entries the network does not use."""
 
     matched: dict[str, str] = field(default_factory=dict)  # theirs: ours
     ignored: list[str] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Report:
 
 
 def load_official(source: str | Path | dict, model: SpikingTransformer) -> Report:
-    """Copy a state_dict in the authors' layout into a Spikformer and report what went where.
+    """Copy a state_dict in the authors' layout into a Spikformer, and report where each entry went.
 
     source: the dict itself, or a file: .pth / .pth.tar (read without PyTorch), .npz, .safetensors.
     Raises FileFormatError for an unreadable file; ValueError, before anything is written, that names every
@@ -84,8 +84,8 @@ def load_official(source: str | Path | dict, model: SpikingTransformer) -> Repor
 def to_official(model: SpikingTransformer, layout: str | None = None) -> dict[str, Array]:
     """Return a Spikformer's weights as host arrays under the authors' names and in their layout.
 
-    layout: "cifar", "imagenet" or "dvs" says how they write a linear map; by default from the model: CIFAR's
-    has biases in q, k and v, the event models two input channels.
+    layout: "cifar", "imagenet" or "dvs", how they write a linear map. The default follows from the model:
+    CIFAR's has biases in q, k and v, the event models have two input channels.
     """
     if layout is None:
         with_bias = model.blocks[0].mixer.q.map.bias is not None
@@ -132,7 +132,7 @@ def to_ours(array: Array) -> Array:
 
 
 def read_weights(path: str | Path):
-    """Return what a .pth, .pth.tar, .npz or .safetensors file holds, told apart by content, not by name."""
+    """Return what a .pth, .pth.tar, .npz or .safetensors file holds; its kind is read from its content."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
@@ -146,7 +146,9 @@ def read_weights(path: str | Path):
                 names, size = archive.namelist(), sum(entry.file_size for entry in archive.infolist())
             if names and all(name.endswith(".npy") for name in names):
                 if size > path.stat().st_size:
-                    raise FileFormatError(f"{path}: unpacked it is larger: write it by savez, not compressed")
+                    raise FileFormatError(
+                        f"{path}: unpacked it is larger: use savez, which does not compress"
+                    )
                 with np.load(path, allow_pickle=False) as arrays:
                     return dict(arrays)
         except FileFormatError:
@@ -157,7 +159,7 @@ def read_weights(path: str | Path):
 
 
 def find_state_dict(tree) -> dict[str, Array]:
-    """Return the dict of arrays in a checkpoint: itself, or what stands under "state_dict" or "model"."""
+    """Return the dict of arrays in a checkpoint: itself, or the entry "state_dict" or "model"."""
     for key in ("state_dict", "model"):
         if isinstance(tree, dict) and isinstance(tree.get(key), dict):
             tree = tree[key]

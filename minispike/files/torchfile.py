@@ -2,14 +2,14 @@
 
 A .pth file is a zip archive: `data.pkl`, a pickle, describes the object, and `data/0`, `data/1`, … hold the
 tensors' bytes. A pickle is a program for a small stack machine, and two of its instructions can do anything:
-GLOBAL fetches a function by name, REDUCE calls it. So the machine is built here anew, with the instructions
-that torch.save writes and no way to import:
+GLOBAL fetches a function by name, REDUCE calls it. So this file has a machine of its own, with the
+instructions that torch.save writes and no way to import:
 
     the name of a tensor, a storage, an OrderedDict, a Size    →  the arrays, dicts and tuples that it means
-    any other name, and whatever is done with it               →  an `Inert` record that says what was asked
+    any other name, and whatever is done with it               →  an `Inert` record of what was asked
 
-Every fault of a file ends in a FileFormatError. No file makes us take more memory than its own size, and what
-its program makes: up to a hundred bytes by each of its own, which is why PROGRAM limits those.
+Every fault in a file ends in a FileFormatError. Memory is bounded by the file's size plus about 100 bytes per
+byte of pickle, which PROGRAM limits.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ import numpy as np
 
 from ..backend import Array
 
-PROGRAM = 2**22  # bytes of a pickle, 4 MiB: a tensor takes some 150, and a state dict of 20,000 fits
+PROGRAM = 2**22  # bytes of a pickle, 4 MiB: a tensor takes about 150, so 20,000 tensors fit
 
 
 class FileFormatError(ValueError):
-    """A file that cannot be read as what it claims to be; the message says which file and why."""
+    """A file that cannot be read as what it claims to be. The message says which file, and why."""
 
 
 @dataclass(eq=False)
 class Inert:
-    """What a pickle asked for and was not given: a global's name, and what would have been done with it."""
+    """A global that a pickle asked for and did not get: its name, and what would have been done with it."""
 
     name: str
     args: tuple = ()
@@ -57,7 +57,7 @@ def read_torch(path: str | Path) -> Any:
             return _Archive(archive, path.stat().st_size).load()
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from error
-    except Exception as error:  # zipfile, zlib, pickletools and NumPy each fail in ways of their own
+    except Exception as error:  # zipfile, zlib, pickletools and NumPy each raise errors of their own
         raise FileFormatError(f"{path}: damaged ({type(error).__name__}: {error})") from error
 
 
@@ -80,7 +80,7 @@ DTYPES = {
 
 
 class _Archive:
-    """The zip file around the pickle: finds the program, and the storages that it refers to by key."""
+    """The zip file around the pickle: it holds the program, and the storages that the program names."""
 
     def __init__(self, archive: zipfile.ZipFile, file_size: int):
         self.archive, self.file_size, self.storages = archive, file_size, {}
@@ -126,7 +126,7 @@ class _Archive:
         return self.storages[key, name]
 
     def tensor(self, storage: Array, offset: int, size: tuple, stride: tuple, *_) -> Array:
-        """Return the view of a storage that a tensor is: element i at offset + Σ iₖ·strideₖ."""
+        """Return a tensor as a view of its storage: element i lies at offset + Σ iₖ·strideₖ."""
         numbers = (offset, *size, *stride)
         sound = len(size) == len(stride) <= 32 and all(isinstance(n, int) and 0 <= n < 2**63 for n in numbers)
         if not sound:
@@ -145,17 +145,17 @@ class _Archive:
         return np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
 
 
-# ---------------------------------------------------------------- the machine
+# ---------------------------------------------------------------- the stack machine
 
 
 def run_pickle(program: bytes, calls: dict, persistent: Any = None) -> Any:
-    """Run a pickle on a machine that imports nothing and return what it leaves on the stack.
+    """Run a pickle on a machine that imports nothing; return what is left on the stack.
 
-    calls: the globals that may be called, "module.name": function; all others become Inert.
+    calls: the globals that may be called, "module.name": function. All others become Inert.
     persistent: resolves persistent ids, which refer to data outside the pickle.
     """
     stack: list = []
-    marks: list[int] = []  # where on the stack each open MARK stands
+    marks: list[int] = []  # the position on the stack of each open MARK
     memo: dict[int, Any] = {}
     copied = 0
 
@@ -171,7 +171,7 @@ def run_pickle(program: bytes, calls: dict, persistent: Any = None) -> Any:
                 pass
             case "STOP":
                 if len(stack) != 1 or marks:
-                    raise FileFormatError("the pickle ends with a stack in disorder")
+                    raise FileFormatError("the pickle ends with a stack of more than one value")
                 return stack.pop()
             # constants
             case "NONE":

@@ -2,36 +2,36 @@
 
     energy = 0.9 pJ · additions + 4.6 pJ · multiply-accumulates (MACs)        45 nm, float32
 
-Multiplying by a spike is adding or not adding. How many additions that makes is counted in three ways:
+Multiplying by a spike means adding or not adding. The additions are counted in three ways:
 
 paper   rate · dense MACs: additions where spikes or integers enter, MACs where analog values do. The rate is
-        the share of values that are not 0 (so Spike-driven Transformer, arXiv 2307.01694, defines it; of
-        integers our reading). Every product in the order of the equation, (Q Kᵀ) V; what is computed once
-        of a static image is charged T times. Spikformer (arXiv 2209.15425).
-strict  the same, but what an integer enters is charged as MACs: only 0 and 1 multiply for free. The stream
-        between the blocks holds integers, so this concerns q, k, v, fc1, and every mixer without attention.
-events  what an event-driven machine would do for this input. A value k adds k times to each output that it
-        reaches, borders excluded: Σ |k| · fan-out. An analog value costs one MAC for each, unless it is 0.
+        the share of values that are not 0 (defined so by Spike-driven Transformer, arXiv 2307.01694; applying
+        it to integers is our interpretation). Each product is taken in the order of the equation, (Q Kᵀ) V,
+        and what is computed once for a static image is charged T times. Spikformer (arXiv 2209.15425).
+strict  the same, but contractions that integers enter are charged as MACs: only 0 and 1 multiply for free.
+        The stream between the blocks holds integers, so this concerns q, k, v, fc1 and every mixer without
+        attention.
+events  what an event-driven machine would do for this input. A value k is added k times to each output that
+        it reaches, borders excluded: Σ |k| · fan-out. An analog value costs one MAC for each, unless it is 0.
 
-In a product of two signals one of them counts and the other is added. With q, k, v in {0, 1}:
+In a product of two signals one signal is counted and the other is added. With q, k, v in {0, 1}:
 
     Q Kᵀ        Σ_c q_ic k_jc       one addition where both are 1: Σ_ic q_ic · #{j: k_jc = 1}
     A V         Σ_j A_ij v_jc       v_jc = 1 adds the integer A_ij, once: Σ_jc v_jc · #{i: A_ij ≠ 0}
     Q (KᵀV)     Σ_c q_ic M_ce       KᵀV as Q Kᵀ; then q_ic = 1 adds row c of M: Σ_ic q_ic · #{e: M_ce ≠ 0}
 
-So the one most like a spike counts (binary before integer before analog; among equals, the one that makes
+The signal most like a spike is counted (binary before integer before analog; among equals the one that makes
 fewer additions, or the first), and its rate is the product's. `events` follows the order that was run.
 
-A fixed transform has numbers of its own, and a spike adds a column of them: no product either. That direct
-form reaches up to N (or N·D) outputs; the fast form needs few operations, but after its first stage all
-values are analog: dense MACs, whatever the rate. `events` takes the one of less energy (our reading); `paper`
-charges rate · fast form as additions, which no machine does.
+A fixed transform holds constants, and a spike adds a column of them, so it multiplies nothing either. This
+direct form reaches up to N (or N·D) outputs. The fast form needs few operations, but after its first stage
+all values are analog: dense MACs, whatever the rate. `events` takes the form of less energy (our
+interpretation); `paper` charges rate · fast form as additions, which no machine does.
 
-A number times a contraction's input is taken out, W (a x) = a (W x): so the head's mean over N and T enters
-as the sum that it is, and one division follows. Biases, batch norm (folded), neurons, residual additions and
-pools are in no column, and sums over tokens are pools: so SASA's readings "global" and "channel", which only
-multiply by such a sum, element by element, aggregate for nothing here. Nor is the movement of data in any,
-which on real hardware usually costs more.
+Scalars move out of a contraction, W (a x) = a (W x). So the head's mean over N and T enters as a sum,
+followed by one division. Not counted: biases, batch norm (folded), neurons, residual additions, pools, and
+memory traffic, which on real hardware usually costs more. Sums over tokens are pools: SASA's "global" and
+"channel", which only multiply by such a sum element by element, therefore aggregate at no cost here.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Operations:
         return Operations(self.ac + other.ac, self.mac + other.mac)
 
     def joules(self, picojoules: dict[str, float] = PICOJOULES) -> float:
-        """Return the energy in joules, for a table of picojoules an operation."""
+        """Return the energy in joules, for a table of picojoules per operation."""
         return 1e-12 * (picojoules["ac"] * self.ac + picojoules["mac"] * self.mac)
 
 
@@ -73,9 +73,9 @@ class Operations:
 class Row:
     """One contraction of one run, all images and steps together.
 
-    shapes: its inputs' and its output's.    parameters: how many numbers it holds, batch norm folded in.
-    macs: dense, in the order of the run; paper_macs: dense, as `paper` counts them.
-    kind, rate: of the input that counts in the run.
+    shapes: those of its inputs and its output.    parameters: the number of its constants, batch norm folded.
+    macs: dense, in the order of the run.    paper_macs: dense, as `paper` counts them.
+    kind, rate: those of the input that is counted.
     """
 
     path: str
@@ -92,17 +92,17 @@ class Row:
 
     @property
     def label(self) -> str:
-        """A short name of its own in the model, for a picture."""
+        """A short name, unique in the model, for a figure."""
         name = self.path.removeprefix("blocks.").removeprefix("stem.").removesuffix(".map")
         return name if self.parameters else f"{name} {self.op}"
 
     @property
     def part(self) -> str:
-        """The part of the model that this row belongs to: one of PARTS."""
+        """The part of the model to which this row belongs: one of PARTS."""
         return next((part for part in PARTS if part in self.path.split(".")), self.path)
 
     def charge(self, macs: int, kind: str, rate: float) -> None:
-        """Fill the paper's two columns: so many dense MACs, entered by such values at such a rate."""
+        """Fill `paper` and `strict` for dense MACs that values of this kind enter at this rate."""
         additions, products = Operations(ac=rate * macs), Operations(mac=rate * macs)
         all = Operations(mac=macs)
         self.paper_macs = macs
@@ -112,7 +112,7 @@ class Row:
 
 @dataclass
 class Count:
-    """What `count` found: its rows in running order, for `images` images and `steps` time steps."""
+    """The result of `count`: rows in running order, for `images` images and `steps` time steps."""
 
     rows: list[Row]
     images: int
@@ -120,7 +120,7 @@ class Count:
     picojoules: dict[str, float]
 
     def total(self, column: str, part: str | None = None) -> Operations:
-        """Return the operations of one image in a column, in one part of the model or in all of it."""
+        """Return one image's operations in a column, of one part of the model or of the whole."""
         found = [getattr(row, column) for row in self.rows if part in (None, row.part)]
         total = sum(found, Operations())
         return Operations(total.ac / self.images, total.mac / self.images)
@@ -130,12 +130,12 @@ class Count:
         return self.total(column, part).joules(self.picojoules)
 
     def macs(self, part: str | None = None) -> float:
-        """Return the dense MACs of one image and step, as the paper counts them."""
+        """Return the dense MACs per image and step, as the paper counts them."""
         found = (row.paper_macs for row in self.rows if part in (None, row.part))
         return sum(found) / (self.images * self.steps)
 
     def as_dict(self) -> dict:
-        """Return everything as plain numbers, for JSON: the rows for all images, the totals for one."""
+        """Return everything as plain numbers, for JSON: rows for all images, totals per image."""
         totals = {c: asdict(self.total(c)) | {"joules": self.joules(c)} for c in COLUMNS}
         head = {"images": self.images, "steps": self.steps, "picojoules": self.picojoules}
         return head | {"macs_a_step": self.macs(), "totals": totals, "rows": [asdict(r) for r in self.rows]}
@@ -172,7 +172,7 @@ def count(model: SpikingTransformer, x, picojoules: dict[str, float] = PICOJOULE
 
     x: images [B, H, W, C] or frames [T, B, H, W, C], in the model's dtype and on its device.
     picojoules: what an addition ("ac") and a multiply-accumulate ("mac") cost.
-    An op is a contraction if it states its `cost`; its `fan_out` tells where values go.
+    An op that states its `cost` is a contraction; its `fan_out` says how many outputs each value reaches.
     """
     x = as_tensor(x)
     frames = x.ndim == 5
@@ -183,7 +183,7 @@ def count(model: SpikingTransformer, x, picojoules: dict[str, float] = PICOJOULE
 
 
 def kind_of(x: Array) -> str:
-    """Return what the values of x are: "binary" (0 and 1), "integer" or "analog"."""
+    """Return the kind of x's values: "binary" (0 and 1), "integer" or "analog"."""
     xp = get_xp(x)
     if bool(((x == 0) | (x == 1)).all()):
         return "binary"
@@ -191,7 +191,7 @@ def kind_of(x: Array) -> str:
 
 
 def entering(function, arrays: list[Array], signals: list[int]) -> tuple[str, float, int]:
-    """Return (kind, rate, Σ |k| · fan-out) of the one among a contraction's signals that counts."""
+    """Return (kind, rate, Σ |k| · fan-out) of that signal of a contraction which is counted."""
     found = []
     for i, fan in enumerate(function.fan_out(*arrays, **function.constants)):
         if i in signals:
@@ -202,12 +202,12 @@ def entering(function, arrays: list[Array], signals: list[int]) -> tuple[str, fl
 
 
 class _Counter:
-    """What `trace` calls: follows the tensors that come from the input, and writes a row a contraction."""
+    """The callback of `trace`: follows what comes from the input, and makes a row per contraction."""
 
     def __init__(self, x: Tensor, steps: int, picojoules: dict[str, float]):
         self.rows: list[Row] = []
         self.steps, self.picojoules = steps, picojoules
-        self.signals = WeakKeyDictionary({x: x.ndim == 4})  # tensors from x: are they not yet spread over T?
+        self.signals = WeakKeyDictionary({x: x.ndim == 4})  # from x: True if not yet repeated
         self.unscaled, self.products = WeakKeyDictionary(), WeakKeyDictionary()  # a·x: x;  a @ b: row, a, b
 
     def __call__(self, function, inputs, output, path):
@@ -232,7 +232,7 @@ class _Counter:
         macs = function.cost(*shapes, **function.constants)
         kind, rate, n = entering(function, arrays, signals)
         events = Operations(mac=n) if kind == "analog" else Operations(ac=n)
-        if not parameters and len(signals) == 1:  # a fixed transform: spread directly, or the fast form
+        if not parameters and len(signals) == 1:  # a fixed transform: the direct form, or the fast one
             events = min(events, Operations(mac=macs), key=lambda each: each.joules(self.picojoules))
         shapes.append(tuple(output.shape))
         row = Row(path, function.name, shapes, parameters, macs, kind, rate, events)
@@ -241,7 +241,7 @@ class _Counter:
         return row
 
     def as_written(self, function, row: Row, q: Tensor, first: Row, a: Tensor, b: Tensor) -> None:
-        """Charge the rows of a b and of q (a b) as the equation has it: q a, and (q a) b."""
+        """Charge the rows of a b and of q (a b) in the equation's order: q a, and (q a) b."""
         scores = q.data @ a.data
         for each, x, w in ((first, q.data, a.data), (row, scores, b.data)):
             kind, rate, _ = entering(function, [x, w], [0, 1])

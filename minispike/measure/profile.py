@@ -1,8 +1,8 @@
 """Where a training step's time and memory go, layer by layer, seen through `trace`.
 
-An op's forward time runs from the end of the op before it, so what a module does between two ops counts too.
-What an op keeps is what it holds for backward until backward reaches it; an array that two ops keep counts
-once, for the first.
+An op's forward time starts at the end of the op before it, so what a module does between two ops is included.
+What an op keeps is what it holds until its backward. An array that two ops keep is counted once, for the
+first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..ops import softmax_cross_entropy
 
 @dataclass
 class Row:
-    """One op of one layer: seconds forward and backward, a step, and MiB kept in between."""
+    """One op of one layer: seconds forward and backward per step, and MiB kept in between."""
 
     path: str
     op: str
@@ -31,9 +31,10 @@ class Row:
 def profile(model: SpikingTransformer, x, labels, steps: int = 3) -> list[Row]:
     """Run training steps (forward, loss, backward) and return a row for each layer's op, in running order.
 
-    x: images [B, H, W, C] or frames [T, B, H, W, C].    labels: [B].    steps: how many are averaged, after
-    one that does not count. The model's gradients are left in place, nothing else of it is changed.
-    For the CPU: a GPU works on after an op has returned, and the clock would see little of it.
+    x: images [B, H, W, C] or frames [T, B, H, W, C].    labels: [B].    steps: the number of steps to
+    average, after one that is not counted. The model's gradients stay in place; nothing else in the model
+    changes. Times are of the CPU: a GPU goes on working after an op has returned, which the clock does not
+    see.
     """
     rows: dict[tuple[str, str], Row] = {}
     weights = {path for path, _ in model.named_parameters()}
@@ -58,7 +59,7 @@ def profile(model: SpikingTransformer, x, labels, steps: int = 3) -> list[Row]:
 
 
 class _Watch:
-    """What `trace` calls: reads the clock after each op, and wraps its backward to do the same there."""
+    """The callback of `trace`: reads the clock after each op, and wraps the op's backward to do the same."""
 
     def __init__(self, rows: dict[tuple[str, str], Row]):
         self.rows, self.seen, self.last = rows, set(), time.perf_counter()

@@ -1,6 +1,6 @@
-"""Pictures of what happens inside: rasters, membranes, attention maps, all through `trace`.
+"""Figures of what happens inside a model: rasters, membranes, attention maps, all through `trace`.
 
-The drawing functions take matplotlib axes and plain host arrays, so they fit into any figure of yours.
+The drawing functions take matplotlib axes and plain host arrays, so they fit into any figure.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def spikes_of(model: Module, x) -> dict[str, Array]:
 def firing_rates(model: Module, x, batch_size: int | None = None) -> dict[str, float]:
     """Return the share of neurons and steps that fire, for every neuron layer, by path.
 
-    batch_size: how many samples the model takes at a time, None for all; no more is held in memory.
+    batch_size: the number of samples that run at a time, and are held in memory; None for all.
     """
     rates: dict[str, float] = {}
     n = x.shape[-4]  # of [B, H, W, C] and of frames [T, B, H, W, C]
@@ -67,7 +67,7 @@ def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (9, 4), 
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install 'minispike[lessons]'") from error
+        raise ImportError("figures need matplotlib: pip install 'minispike[lessons]'") from error
     fig = Figure(figsize=size, dpi=150, layout="constrained")
     axes = fig.subplots(rows, columns, **kwargs)
     for ax in fig.axes:
@@ -85,7 +85,7 @@ def save(fig, name: str) -> Path:
 
 
 def raster(ax, spikes: Array, title: str = "") -> None:
-    """Draw spikes [T, neurons] as ticks: time to the right, a row a neuron, the firing rate in the title."""
+    """Draw spikes [T, neurons] as ticks: time to the right, a row per neuron, the rate in the title."""
     T, n = spikes.shape
     t, neuron = spikes.nonzero()
     ax.vlines(t, neuron - 0.4, neuron + 0.4, color=INK, linewidth=min(8, max(1.6, 48 / T)))
@@ -95,7 +95,7 @@ def raster(ax, spikes: Array, title: str = "") -> None:
 
 
 def membrane(ax, h: Array, spikes: Array, v_threshold: float, title: str = "") -> None:
-    """Draw one neuron's membrane potential h [T] before the reset, the threshold, and where it fired."""
+    """Draw one neuron's membrane potential h [T] before the reset, the threshold, and its spikes."""
     ax.plot(h, color=BLUE, marker="o", markersize=3)
     ax.axhline(v_threshold, color=GREY, linestyle="--", linewidth=1, label="threshold")
     fired = spikes.nonzero()[0]
@@ -104,7 +104,7 @@ def membrane(ax, h: Array, spikes: Array, v_threshold: float, title: str = "") -
 
 
 def heat(ax, values: Array, title: str = "", *, xlabel: str = "", ylabel: str = "", cmap: str = "viridis"):
-    """Draw a matrix as an image with its colour bar."""
+    """Draw a matrix as an image with a colour bar."""
     image = ax.imshow(values, cmap=cmap, interpolation="nearest", aspect="auto")
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     ax.figure.colorbar(image, ax=ax, shrink=0.85)
@@ -112,7 +112,7 @@ def heat(ax, values: Array, title: str = "", *, xlabel: str = "", ylabel: str = 
 
 
 def attention_over(ax, image: Array, weights: Array, token: int, title: str = "") -> None:
-    """Lay one token's attention, weights [N] over a square grid, on the image [H, W] it came from."""
+    """Draw one token's attention, weights [N] over a square grid, on top of its image [H, W]."""
     side, (height, width) = round(len(weights) ** 0.5), image.shape
     ax.imshow(image, cmap="gray_r")
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
@@ -130,9 +130,9 @@ PARTS = {"stem": ORANGE, "mixer": BLUE, "mlp": GREEN, "head": GREY}
 
 
 def layer_bars(axes, labels: list[str], parts: list[str], rates: list[float], joules: dict) -> None:
-    """Draw two charts with a bar a layer: the rate that enters above, energy in nJ below.
+    """Draw two charts with one bar per layer: above the rate that enters, below the energy in nJ.
 
-    parts: each layer's part of the model, a key of PARTS, which gives its colour.
+    parts: each layer's part of the model, a key of PARTS, which sets the colour.
     joules: {what is counted: energies}; the first is drawn pale and wide, the second full and narrow on it.
     """
     above, below = axes
@@ -158,9 +158,9 @@ def layer_bars(axes, labels: list[str], parts: list[str], rates: list[float], jo
 
 
 def profile_bars(axes, rows) -> None:
-    """Draw profile.Rows as two charts with a bar a layer: milliseconds forward and backward; MiB kept.
+    """Draw profile.Rows as two charts with one bar per layer: milliseconds forward and backward; MiB kept.
 
-    The ops of a brick count together.
+    The ops of a brick are added up.
     """
     times, memory = axes
     layers: dict[str, list] = {}
@@ -177,17 +177,17 @@ def profile_bars(axes, rows) -> None:
     ends = [1e3 * t for t in forward]
     times.barh(places, [1e3 * t for t in backward], left=ends, color=ORANGE, label="backward")
     times.set_yticks(places, layers)
-    times.set(xlabel="milliseconds a training step", ylim=(len(layers) - 0.4, -0.6))
+    times.set(xlabel="milliseconds per training step", ylim=(len(layers) - 0.4, -0.6))
     times.legend(frameon=False)
     memory.barh(places, kept, color=GREEN)
     memory.set(xlabel="MiB kept for backward")
 
 
 def curves(axes, history: list[dict]) -> None:
-    """Draw a training's records: the loss, and on a second of the axes the accuracy, in train and in test.
+    """Draw a training's records: the loss on the first axes, the accuracy on the second, train and test.
 
-    What is called train is the mean over an epoch in which the model learns, on images as augmented and
-    against smoothed labels: it is often worse than test.
+    "Train" is the mean over an epoch, during which the model changes, on augmented images and with smoothed
+    labels: it is often worse than "test".
     """
     epochs = [record["epoch"] for record in history]
     for ax, name, scale, unit in zip(axes, ("loss", "accuracy"), (1, 100), ("", ", %"), strict=False):
@@ -204,9 +204,9 @@ def curves(axes, history: list[dict]) -> None:
 
 
 def rate_bars(ax, rates: dict[str, float], before: dict[str, float], now: str, then: str) -> None:
-    """Draw each neuron layer's firing rate as a bar in its part's colour, with a mark for an earlier one.
+    """Draw each neuron layer's firing rate as a bar in its part's colour, with a mark for an earlier rate.
 
-    rates, before: by path, as `firing_rates` gives them.    now, then: what the two are called.
+    rates, before: by path, as `firing_rates` returns them.    now, then: the names of the two.
     """
     places = range(len(rates))
     parts = [next((part for part in PARTS if part in path.split(".")), "head") for path in rates]

@@ -34,74 +34,52 @@ LOSS_BOUND, POINTS_BOUND = 0.01, 1.0  # how far an evaluation may be from metric
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return the process's exit code: 0, 1 after a message that says what was wrong, or as
-    shells count 128 and the number of the signal that stopped it.
+    """Run one command and return the process's exit code.
+
+    0: done. 1: an error, after a message that says what was wrong. 130 after Ctrl-C, 143 after SIGTERM (128
+    and the signal's number, as shells count).
     """
-    parser = argparse.ArgumentParser(prog="python -m minispike", description="Spiking transformers in NumPy.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name, recipes, what in (
-        ("train", RECIPES, "train a model, or go on with a run that was stopped or killed"),
-        ("pretrain", PRETRAINING, "train an encoder on hidden patches, for train --init to begin with"),
-    ):
-        add_training(commands.add_parser(name, help=what, description=what), recipes)
-    evaluator = commands.add_parser("evaluate", help="test a run's last checkpoint")
-    evaluator.set_defaults(run=run_evaluate)
-    evaluator.add_argument("folder", metavar="RUN", help="the run's folder")
-    evaluator.add_argument("--checkpoint", metavar="FILE", help="another file than the run's newest")
-    evaluator.add_argument("--root", metavar="DIR", help="the data set's folder, if not the run's")
-    evaluator.add_argument(
-        "--device", choices=CHOICES["device"], help="where to run, if not where it was trained"
-    )
-    importer = commands.add_parser(
-        "import", help="turn an authors' checkpoint (.pth, .pth.tar, .npz, .safetensors) into one of ours"
-    )
-    importer.set_defaults(run=run_import)
-    importer.add_argument(
-        "file", help="the checkpoint; a .pth file is read without PyTorch and never executed"
-    )
-    importer.add_argument("--model", required=True, metavar="NAME", help=", ".join(list_models()))
-    importer.add_argument("--out", required=True, metavar="FILE", help="the safetensors file to write")
-    importer.add_argument("--num-classes", type=int, metavar="K", help="if it differs from the model's own")
-    info = commands.add_parser("info", help="count a model's operations, firing rates and energy by layer")
-    info.set_defaults(run=run_info)
-    info.add_argument("model", metavar="MODEL", help="a model's name, or a .safetensors file that holds one")
-    info.add_argument("--data", choices=["digits"], help="real test images; otherwise the input is random")
-    info.add_argument("--json", action="store_true", help="print JSON in place of the table")
-    info.add_argument("--figure", metavar="FILE", help="draw rates and energies as bars")
-    profiler = commands.add_parser("profile", help="time a model's training step, layer by layer")
-    profiler.set_defaults(run=run_profile)
-    profiler.add_argument("model", metavar="MODEL", help="a model's name, or a .safetensors file")
-    profiler.add_argument("--batch", type=int, default=8, help="images at a time (default 8)")
-    profiler.add_argument("--json", action="store_true", help="print JSON in place of the table")
-    profiler.add_argument("--figure", metavar="FILE", help="draw times and memory as bars")
-    args = parser.parse_args(arguments)
+    args = make_parser().parse_args(arguments)
     try:
         args.run(args)
     except (FileFormatError, ImportError, ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except Stop as stop:  # who raised it has said what to do
-        return 128 + stop.number  # as shells count: 130 for Ctrl-C, 143 for SIGTERM
+    except Stop as stop:  # what to do next is printed already
+        return 128 + stop.number
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
     return 0
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(prog="python -m minispike", description="Spiking transformers in NumPy.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    add_training(commands, "train", RECIPES, "train a model, or go on with a run that was stopped or killed")
+    pretraining = "train an encoder on images with hidden patches, from which train --init can start"
+    add_training(commands, "pretrain", PRETRAINING, pretraining)
+    add_evaluation(commands)
+    add_tools(commands)
+    return parser
+
+
 # ---------------------------------------------------------------- training
 
 
-def add_training(parser: argparse.ArgumentParser, recipes: dict) -> None:
-    """Give a parser the choice of a recipe, and an option for each of its fields."""
+def add_training(commands, name: str, recipes: dict, what: str) -> None:
+    """Add the command train or pretrain, with an option for each field of a recipe."""
+    parser = commands.add_parser(name, help=what, description=what)
     parser.set_defaults(run=run_training, recipes=recipes)
     parser.add_argument("--out", metavar="RUN", help="the new run's folder")
-    again = "go on with a run; it keeps its recipe, even its epochs, for its schedule would be another"
+    again = "go on with a run; it keeps its recipe, epochs included, because its schedule depends on them"
     parser.add_argument("--resume", metavar="RUN", help=again)
-    names = f"where all else comes from, by default --data: {', '.join(recipes)}"
+    names = f"the source of all other settings, by default --data: {', '.join(recipes)}"
     parser.add_argument("--recipe", metavar="NAME", choices=list(recipes), help=names)
-    group = parser.add_argument_group("fields of the recipe, to change it")
+    group = parser.add_argument_group("fields of the recipe")
     for entry in fields(Recipe):
-        if entry.name != "objective":  # the command says it
+        if entry.name != "objective":  # the command decides it
             kind, text = KINDS[entry.type], entry.metadata["help"]
             text += f": {', '.join(NAMES)}" if entry.name == "data" else ""
             metavar = {int: "N", float: "X", str: "NAME"}[kind]
@@ -115,7 +93,7 @@ def run_training(args) -> None:
     sample, _ = test.spread(SAMPLE)
     check_fit(model, sample, run.recipe)
     model.to(run.recipe.device)
-    if args.out:  # only now, when nothing can be wrong any more
+    if args.out:  # only now, when all checks are done
         for warning in warnings_about(model, run.recipe, changes(args)):
             print(f"note: {warning}", file=sys.stderr)
         run = Run.create(args.out, replace(run.recipe, T=model.T, **absolute(run.recipe)))
@@ -125,12 +103,12 @@ def run_training(args) -> None:
             run.write_recipe()
     recipe, here = run.recipe, quote(str(run.folder))
     print(f"{recipe.model}: {model.num_params():,} parameters, T = {recipe.T}, {recipe.threads} threads")
-    steps = f"{len(batches):,} steps of {recipe.batch_size} samples an epoch"
+    steps = f"{len(batches):,} steps of {recipe.batch_size} samples per epoch"
     single = f", the first {recipe.single_step_epochs} at T = 1" if recipe.single_step_epochs else ""
     print(f"{with_split(recipe)}: {steps}; epochs: {recipe.epochs}{single}")
     if saved:
         at = saved.training["progress"]
-        print(f"{run.folder} stands at {at['epoch']} epochs and {at['step']} steps")
+        print(f"{run.folder} has done {at['epoch']} epochs and {at['step']} steps")
     try:
         shown = {"sample": sample, "progress": sys.stderr.isatty()}
         train(run, model, Prefetch(batches), Prefetch(test), saved=saved, **shown)
@@ -153,7 +131,7 @@ def run_training(args) -> None:
 
 
 def absolute(recipe: Recipe) -> dict[str, str]:
-    """Return the recipe's folders as they are found from anywhere."""
+    """Return the recipe's folders as absolute paths."""
     places = {name: getattr(recipe, name) for name in ("root", "init")}
     return {name: str(Path(place).resolve()) for name, place in places.items() if place}
 
@@ -165,24 +143,38 @@ def changes(args) -> dict:
 
 
 def begin(args) -> tuple[Run, Saved | None]:
-    """Return the run that the arguments mean, its folder not made yet, and where an old one stands."""
+    """Return the run that the arguments name, and the newest checkpoint of a resumed one."""
     given = changes(args)
     if bool(args.resume) == bool(args.out):
-        raise ValueError("say either --out RUN, for a new run, or --resume RUN")
+        raise ValueError("give either --out RUN, for a new run, or --resume RUN")
     if args.out:
         name = args.recipe or args.data
         if not name:
-            raise ValueError(f"say --recipe or --data: {', '.join(args.recipes)}")
+            raise ValueError(f"give --recipe or --data: {', '.join(args.recipes)}")
         return Run(args.out, resolve(name, args.recipes, **given)).absent(), None
     if args.recipe or given.keys() - {"root"}:
         other = sorted(given.keys() - {"root"}) or ["recipe"]
-        raise ValueError(f"a resumed run keeps its recipe, for its schedule: leave out {', '.join(other)}")
+        raise ValueError(f"a resumed run keeps its recipe: leave out {', '.join(other)}")
     run = Run.open(args.resume)
     begun_by = "pretrain" if run.recipe.objective == MASKED else "train"
     if args.command != begun_by:
-        raise ValueError(f"{args.resume} was begun by {begun_by}: say {begun_by} --resume {args.resume}")
+        raise ValueError(f"{args.resume} was begun by {begun_by}: use {begun_by} --resume {args.resume}")
     run.recipe = replace(run.recipe, **given)
     return run, run.newest()
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+def add_evaluation(commands) -> None:
+    """Add the command evaluate."""
+    parser = commands.add_parser("evaluate", help="test a run's last checkpoint")
+    parser.set_defaults(run=run_evaluate)
+    parser.add_argument("folder", metavar="RUN", help="the run's folder")
+    parser.add_argument("--checkpoint", metavar="FILE", help="a checkpoint other than the run's newest")
+    parser.add_argument("--root", metavar="DIR", help="the data set's folder, if it is not the run's")
+    devices = CHOICES["device"]
+    parser.add_argument("--device", choices=devices, help="where to run, if not where the run was trained")
 
 
 def run_evaluate(args) -> None:
@@ -216,7 +208,7 @@ def compare_with_metrics(loss: float, accuracy: float, noted_loss: float, noted_
     above 0.01 in the loss or 1 point in the accuracy.
     """
     if (loss, accuracy) == (noted_loss, noted_accuracy):
-        print("metrics.csv has the same values, to the last bit")
+        print("metrics.csv has the same, to the last bit")
         return
     points = 100 * (accuracy - noted_accuracy)
     apart = f"{loss - noted_loss:+.1e} in the loss, {points:+.2f} points in the accuracy"
@@ -227,12 +219,12 @@ def compare_with_metrics(loss: float, accuracy: float, noted_loss: float, noted_
 
 
 def with_split(recipe: Recipe) -> str:
-    """Return the data set's name, and where there is more than one split, which it is."""
+    """Return the data set's name, with the split where there is more than one."""
     return f"{recipe.data}, split {recipe.split}" if recipe.data == "cifar10dvs" else recipe.data
 
 
 def data_of(recipe: Recipe) -> tuple:
-    """Return (training batches, test batches, number of classes) as a recipe has them."""
+    """Return a recipe's (training batches, test batches, number of classes)."""
     config = configuration(recipe.model)
     names = (
         "shift flip policy mixup mixup_probability mixup_until erase split_by split batch_size seed".split()
@@ -242,7 +234,32 @@ def data_of(recipe: Recipe) -> tuple:
     return open_data(recipe.data, recipe.root or None, size=config.img_size, **settings)
 
 
-# ---------------------------------------------------------------- looking at models
+# ---------------------------------------------------------------- tools for models
+
+
+def add_tools(commands) -> None:
+    """Add the commands import, info and profile."""
+    files = ".pth, .pth.tar, .npz, .safetensors"
+    parser = commands.add_parser("import", help=f"convert an authors' checkpoint ({files}) into one of ours")
+    parser.set_defaults(run=run_import)
+    parser.add_argument("file", help="the checkpoint; a .pth file is read without PyTorch and never executed")
+    parser.add_argument("--model", required=True, metavar="NAME", help=", ".join(list_models()))
+    parser.add_argument("--out", required=True, metavar="FILE", help="the safetensors file to write")
+    parser.add_argument("--num-classes", type=int, metavar="K", help="if it differs from the model's own")
+    parser = commands.add_parser("info", help="count a model's operations, firing rates and energy by layer")
+    parser.set_defaults(run=run_info)
+    parser.add_argument(
+        "model", metavar="MODEL", help="a model's name, or a .safetensors file that holds one"
+    )
+    parser.add_argument("--data", choices=["digits"], help="real test images; by default the input is random")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--figure", metavar="FILE", help="draw rates and energies as bars")
+    parser = commands.add_parser("profile", help="time a model's training step, layer by layer")
+    parser.set_defaults(run=run_profile)
+    parser.add_argument("model", metavar="MODEL", help="a model's name, or a .safetensors file")
+    parser.add_argument("--batch", type=int, default=8, help="number of images (default 8)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--figure", metavar="FILE", help="draw times and memory as bars")
 
 
 def run_import(args) -> None:
@@ -271,7 +288,10 @@ def run_info(args) -> None:
     if args.figure:
         draw(found, args.figure)
     if not (saved and args.data):
-        print("Rates and energies of noise or of untrained weights are no claim.", file=sys.stderr)
+        print(
+            "Rates and energies of noise or of untrained weights say nothing about a trained model.",
+            file=sys.stderr,
+        )
 
 
 def run_profile(args) -> None:
@@ -289,12 +309,12 @@ def run_profile(args) -> None:
 def find_model(name: str) -> SpikingTransformer:
     model = load(name) if name.endswith(".safetensors") else create_model(name)
     if not isinstance(model, SpikingTransformer):
-        raise ValueError(f"{name} holds a {type(model).__name__}; a classifier is wanted")
+        raise ValueError(f"{name} holds a {type(model).__name__}; a classifier is needed")
     return model
 
 
 def random_input(model: SpikingTransformer, batch: int = 1):
-    """Normal images, or where there are two channels, polarities: frames of event counts."""
+    """Return normally distributed images; for two channels, which are polarities, frames of event counts."""
     rng, shape = make_rng(0), (batch, *model.img_size, model.in_channels)
     return rng.poisson(0.1, (model.T, *shape)) if shape[-1] == 2 else rng.standard_normal(shape)
 

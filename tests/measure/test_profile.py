@@ -66,7 +66,7 @@ def test_what_is_no_classifier_is_refused(capsys, tmp_path):
     save(masked_autoencoder("spikformer_v2_1_64_digits", embed_dim=16), path)
     for command in ("profile", "info"):
         assert __main__.main([command, str(path)]) == 1
-        assert "holds a MaskedAutoencoder; a classifier is wanted" in capsys.readouterr().err
+        assert "holds a MaskedAutoencoder; a classifier is needed" in capsys.readouterr().err
 
 
 def test_the_table_ends_in_the_sum_of_its_ops(rng):
