@@ -20,6 +20,9 @@ from .optim import SGD
 from .parallel import keep_freed_memory
 
 
+# ---------------------------------------------------------------- the loop
+
+
 @dataclass
 class Progress:
     """How far a training has come: together with model and optimizer, all that is needed to go on.
@@ -136,6 +139,9 @@ def _shown(at: Progress) -> dict[str, str]:
     return means | {"images/s": f"{at.seen / at.seconds:.0f}"}
 
 
+# ---------------------------------------------------------------- its parts
+
+
 def classify(model: Module, images, labels, label_smoothing: float = 0.0) -> tuple[Tensor, dict]:
     """Return the cross-entropy of a classifier's logits and how many samples they get right."""
     logits = model(images)
@@ -215,6 +221,9 @@ def check_finite(model: Module, loss: Tensor, run: Callable, moment: str) -> Non
     raise FloatingPointError(
         f"training stopped at {moment}: loss {loss.item()}; NaN or Inf first in {first[0]}"
     )
+
+
+# ---------------------------------------------------------------- before it
 
 
 def set_gains(model: Module, gain: float, down: float = 1.0, pair: float = 1.0) -> None:
