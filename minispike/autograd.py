@@ -54,6 +54,9 @@ class Tensor:
         made_by = f", made by {self.creator.name}" if self.creator else ""
         return f"Tensor({self.data}{made_by})"
 
+    def __bool__(self) -> bool:
+        raise TypeError("a Tensor is neither true nor false: compare its .data, or its .item()")
+
     def __array__(self, *_, **__):
         raise TypeError("a Tensor does not turn into an array by itself: use .data (and to_host for a GPU's)")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from numbers import Real
 
 from .neuron import Neuron
 from .surrogate import Sigmoid, Surrogate
@@ -60,13 +61,20 @@ class Config:
     smooth: bool = False
 
     def __post_init__(self):
-        sizes = {name: getattr(self, name) for name in ("T", "embed_dim", "num_classes", "in_channels")}
-        sizes["embed_dim · mlp_ratio"] = self.hidden
-        odd = [f"{name} = {n}" for name, n in sizes.items() if n % 1 or n < 1]
-        odd += [f"depth = {self.depth}"] if self.depth % 1 or self.depth < 0 else []
+        names = ("T", "embed_dim", "num_classes", "in_channels", "num_heads", "r", "levels", "depth")
+        odd = [name for name in names if not is_whole(getattr(self, name), least=int(name != "depth"))]
         if odd:
-            whole = "whole numbers, from 1 on (depth: from 0)"
-            raise ValueError(f"a model needs {whole}, got {', '.join(odd)}")
+            got = ", ".join(f"{name} = {getattr(self, name)!r}" for name in odd)
+            raise ValueError(f"a model needs whole numbers, from 1 on (depth: from 0), got {got}")
+        if not isinstance(self.mlp_ratio, Real) or not is_whole(self.hidden, least=1):
+            got = f"mlp_ratio = {self.mlp_ratio!r}"
+            raise ValueError(f"embed_dim · mlp_ratio must be a whole number, from 1 on, got {got}")
+        if len(self.size) != 2 or not all(is_whole(side, least=1) for side in self.size):
+            raise ValueError(f"img_size must be a side or (height, width), from 1 on, got {self.img_size!r}")
+        cells = 2 ** sum(map(bool, self.pools))
+        if any(side % cells for side in self.size):
+            why = f"halvings in the stem: {sum(map(bool, self.pools))}"
+            raise ValueError(f"img_size must be divisible by {cells} ({why}), got {self.img_size!r}")
 
     @classmethod
     def from_dict(cls, found: dict) -> Config:
@@ -85,7 +93,7 @@ class Config:
     @property
     def size(self) -> tuple[int, int]:
         """The image's height and width."""
-        return (self.img_size, self.img_size) if isinstance(self.img_size, int) else tuple(self.img_size)
+        return tuple(self.img_size) if isinstance(self.img_size, (tuple, list)) else (self.img_size,) * 2
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -98,6 +106,11 @@ class Config:
     def neuron(self) -> dict:
         """The keywords of the model's neurons."""
         return {entry.name: getattr(self, entry.name) for entry in fields(Neuron)}
+
+
+def is_whole(n, least: int) -> bool:
+    """Return whether n is a whole number, `least` or more; True and False are none."""
+    return isinstance(n, Real) and not isinstance(n, bool) and n >= least and n % 1 == 0
 
 
 # ---------------------------------------------------------------- families

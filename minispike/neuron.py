@@ -26,6 +26,7 @@ In this file: the constants of a neuron; `lif_unrolled`, composed from elementar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 from .autograd import Function, Tensor, as_tensor, where
 from .backend import Array
@@ -55,6 +56,12 @@ class Neuron:
     smooth: bool = False
 
     def __post_init__(self):
+        for name in ("tau", "v_threshold", "v_reset"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) and (name, value) != ("v_reset", None):
+                raise ValueError(f"{where()}{name} must be a number, got {value!r}")
+        if not isinstance(self.surrogate, Surrogate):
+            raise ValueError(f"{where()}surrogate must be one of minispike.surrogate, got {self.surrogate!r}")
         if not self.tau > 1:
             raise ValueError(f"{where()}a leaky neuron needs tau > 1, got {self.tau}")
         if not self.v_threshold > self.rest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import cos, pi
+from math import cos, inf, pi
 
 from .backend import Array, asarray, get_device, get_xp, to_device
 from .nn import Module, Parameter
@@ -15,6 +15,10 @@ class SGD:
 
     def __init__(self, parameters: list[Parameter], lr: float = 0.1, momentum: float = 0.0):
         self.parameters, self.lr, self.momentum = list(parameters), lr, momentum
+        if not self.parameters:
+            raise ValueError(f"{type(self).__name__} got no parameters")
+        check_range("lr", lr, 0)
+        check_range("momentum", momentum, 0, 1)
         self.v = [get_xp(p.data).zeros_like(p.data) for p in self.parameters]
 
     def step(self) -> None:
@@ -74,6 +78,12 @@ class AdamW(SGD):
         self.lr_scales = lr_scales or [1.0] * len(self.parameters)
         self.m = [get_xp(p.data).zeros_like(p.data) for p in self.parameters]
         self.betas, self.eps, self.weight_decay, self.t = betas, eps, weight_decay, 0
+        for beta in betas:
+            check_range("betas", beta, 0, 1)
+        check_range("eps", eps, 0)
+        check_range("weight_decay", weight_decay, 0)
+        if len(self.lr_scales) != len(self.parameters):
+            raise ValueError(f"{len(self.lr_scales)} lr_scales for {len(self.parameters)} parameters")
 
     def step(self) -> None:
         """Move every parameter that has a gradient."""
@@ -89,6 +99,12 @@ class AdamW(SGD):
             v += (1 - beta2) * (p.grad * p.grad - v)
             root = get_xp(v).sqrt(v / (1 - beta2**self.t))
             p.data -= lr / (1 - beta1**self.t) * m / (root + self.eps)
+
+
+def check_range(name: str, value: float, low: float, below: float = inf) -> None:
+    """Raise ValueError unless low <= value < below."""
+    if not low <= value < below:
+        raise ValueError(f"{name} must lie in [{low}, {below}), got {value}")
 
 
 def cosine_with_warmup(

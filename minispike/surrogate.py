@@ -90,7 +90,7 @@ class Rectangle(Surrogate):
 
 @dataclass(frozen=True)
 class FastSigmoid(Surrogate):
-    """g = ½ + ½αu/(1 + α|u|)        g' = (α/2) / (1 + α|u|)²
+    """g = ½ + ½αu/(1 + α|u|) = ½ + ½ sign(u) (1 − 1/(1 + α|u|))        g' = (α/2) / (1 + α|u|)²
 
     SuperSpike's shape (Zenke & Ganguli 2018), and SpikingJelly's SoftSign(α). The g' of snnTorch's
     fast_sigmoid(k) is 2/k times this one.
@@ -99,8 +99,8 @@ class FastSigmoid(Surrogate):
     alpha: float = 2.0
 
     def g(self, u):
-        z = self.alpha * u
-        return 0.5 + 0.5 * z / (1 + abs(z))
+        sign = get_xp(u).sign(u)  # the second form, because ∞/∞ would be NaN
+        return 0.5 + 0.5 * sign * (1 - 1 / (1 + self.alpha * abs(u)))
 
     def g_prime(self, u):
         return (0.5 * self.alpha) / (1 + self.alpha * abs(u)) ** 2

@@ -19,7 +19,6 @@ from .ops import softmax_cross_entropy
 from .optim import SGD
 from .parallel import keep_freed_memory
 
-
 # ---------------------------------------------------------------- the loop
 
 
@@ -84,6 +83,7 @@ def fit(
     batches(epoch, step) gives the pairs from that step on, and its len() is still the whole epoch's.
     Raises FloatingPointError, naming step and layer, as soon as the loss or a gradient is NaN or Inf.
     """
+    _check_arguments(epochs, batches=batches, schedule=schedule, objective=objective)
     keep_freed_memory()
     objective = objective or partial(classify, label_smoothing=label_smoothing)
     at = start or Progress()
@@ -103,8 +103,7 @@ def fit(
             optimizer.step()
             at.count(n, {"loss": loss.item() * n, **counts})
 
-            at.seconds = time.perf_counter() - began
-            bar.set_postfix(_shown(at), refresh=False)
+            _show(bar, at, time.perf_counter() - began)
             if on_step:
                 on_step(at)
         if calibration:
@@ -115,6 +114,14 @@ def fit(
         if on_epoch:
             on_epoch(record)
     return at.history
+
+
+def _check_arguments(epochs: int, **functions) -> None:
+    if epochs < 1:
+        raise ValueError(f"fit needs epochs >= 1, got {epochs}")
+    for name, f in functions.items():
+        if f is not None and not callable(f):
+            raise TypeError(f"fit calls {name}(…), so it must be a function; got a {type(f).__name__}")
 
 
 def _steps(batches: Callable, at: Progress, epochs: int, progress: bool) -> tuple[tqdm, int | None]:
@@ -133,10 +140,11 @@ def _tested(model: Module, test: Iterable | None) -> dict[str, float]:
     return {"test_loss": loss, "test_accuracy": accuracy}
 
 
-def _shown(at: Progress) -> dict[str, str]:
-    """Return what the bar shows."""
+def _show(bar: tqdm, at: Progress, seconds: float) -> None:
+    """Note the time since the epoch began, and show the running means and the speed next to the bar."""
+    at.seconds = seconds
     means = {name: f"{mean:.3f}" for name, mean in at.means().items()}
-    return means | {"images/s": f"{at.seen / at.seconds:.0f}"}
+    bar.set_postfix(means | {"images/s": f"{at.seen / at.seconds:.0f}"}, refresh=False)
 
 
 # ---------------------------------------------------------------- its parts
@@ -199,12 +207,15 @@ def _like(model: Module, images):
 
 
 def check_finite(model: Module, loss: Tensor, run: Callable, moment: str) -> None:
-    """Raise FloatingPointError if the loss or a gradient is NaN or Inf, naming the first layer at fault.
+    """Raise FloatingPointError if the loss, a gradient or a running variance is NaN or Inf.
 
+    The message names the first layer at fault.
     run: run() computes the loss again, for a look at every op's output.
     """
     gradients = sum(float(p.grad.sum()) for p in model.parameters() if p.grad is not None)
-    if isfinite(loss.item()) and isfinite(gradients):
+    norms = {path: norm for path, norm in model.named_modules() if isinstance(norm, BatchNorm)}
+    variances = sum(float(norm.running_var.sum()) for norm in norms.values())
+    if isfinite(loss.item()) and isfinite(gradients) and isfinite(variances):
         return
     first: list[str] = []
 
@@ -214,6 +225,9 @@ def check_finite(model: Module, loss: Tensor, run: Callable, moment: str) -> Non
 
     with no_grad(), trace(look):
         run()
+    wide = (path for path, norm in norms.items() if not isfinite(float(norm.running_var.sum())))
+    if not first and (path := next(wide, None)):
+        first.append(f"the running variance of {path}")
     if not first:  # backward runs from the last layer to the first
         parameters = reversed(list(model.named_parameters()))
         bad = (path for path, p in parameters if p.grad is not None and not isfinite(float(p.grad.sum())))

@@ -222,3 +222,9 @@ def test_a_trace_ends_in_an_error_too():
         ops.transpose(np.ones((2, 2)), (0, 0))
     Tensor(np.ones(2)) + 1.0
     assert not seen
+
+
+def test_a_tensor_is_neither_true_nor_false():
+    for x in (Tensor(1.0), Tensor(np.zeros(2)), Tensor(np.zeros((0, 2)))):
+        with pytest.raises(TypeError, match="a Tensor is neither true nor false"):
+            bool(x)

@@ -256,7 +256,9 @@ def test_a_mask_hides_some_and_not_all(ratio):
 
 
 def test_masks_and_models_that_do_not_fit_are_refused(rng):
-    with pytest.raises(ValueError, match="images of 10×10 do not divide into patches of 4×4"):
+    with pytest.raises(
+        ValueError, match=r"img_size must be divisible by 4 \(halvings in the stem: 2\), got 10"
+    ):
         autoencoder(img_size=10, pools=(True, True, False, False))
     with pytest.raises(ValueError, match="images of 6×8 do not divide into patches of 4×4"):
         patchify(np.zeros((1, 6, 8, 1)), 4)

@@ -446,3 +446,46 @@ def test_batches_are_brought_to_the_models_device(device):
         (record,) = fit(model, SGD(model.parameters(), 1e-3), batches, **options)
         results.append((record["loss"], record["test_loss"]))
     np.testing.assert_allclose(*results, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda p: AdamW(p, lr=-1), r"lr must lie in \[0, inf\), got -1"),
+        (lambda p: AdamW(p, lr=np.nan), r"lr must lie in \[0, inf\), got nan"),
+        (lambda p: AdamW(p, lr=np.inf), r"lr must lie in \[0, inf\), got inf"),
+        (lambda p: AdamW(p, weight_decay=-0.1), r"weight_decay must lie in \[0, inf\), got -0.1"),
+        (lambda p: AdamW(p, betas=(0.9, 1.0)), r"betas must lie in \[0, 1\), got 1.0"),
+        (lambda p: AdamW(p, eps=-1e-8), r"eps must lie"),
+        (lambda p: AdamW(p, lr_scales=[1.0, 2.0]), "2 lr_scales for 1 parameters"),
+        (lambda p: AdamW([]), "AdamW got no parameters"),
+        (lambda p: SGD(p, lr=-0.1), "lr must lie"),
+        (lambda p: SGD(p, momentum=1), r"momentum must lie in \[0, 1\), got 1"),
+        (lambda p: SGD([]), "SGD got no parameters"),
+    ],
+)
+def test_an_optimizer_refuses_at_once_what_cannot_train(make, message):
+    with pytest.raises(ValueError, match=message):
+        make([Parameter(np.ones(3))])
+
+
+def test_fit_refuses_at_once_what_it_cannot_call():
+    model = create_model("spikformer_1_64_digits", num_classes=4, **SMALL)
+    optimizer, batches = SGD(model.parameters()), Batches(*toy(), 8)
+    with pytest.raises(ValueError, match="fit needs epochs >= 1, got 0"):
+        fit(model, optimizer, batches, epochs=0)
+    with pytest.raises(TypeError, match=r"fit calls batches\(…\), so it must be a function; got a list"):
+        fit(model, optimizer, list(batches(0)), epochs=1)
+    with pytest.raises(TypeError, match=r"fit calls schedule\(…\), .* got a float"):
+        fit(model, optimizer, batches, epochs=1, schedule=1e-3)
+
+
+def test_a_running_variance_that_overflows_is_found():
+    """Inputs of 1e25 have a variance beyond float32, but a finite loss: x̂ is 0 then."""
+    model = create_model("spikformer_1_64_digits", num_classes=4, **SMALL)
+    images, labels = toy()
+    with (
+        pytest.raises(FloatingPointError, match="the running variance of stem.stages.0.norm"),
+        np.errstate(all="ignore"),
+    ):
+        fit(model, SGD(model.parameters()), Batches(1e25 * images, labels, 8), epochs=1, progress=False)

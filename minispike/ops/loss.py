@@ -13,6 +13,8 @@ class SoftmaxCrossEntropy(Function):
     t is the target: one-hot at the label, or a mixture that sums to one, and so does q:
 
     ∂ ln p_k / ∂z_j = 1[j = k] − p_j        hence        gz = gL (p − q) / B.
+
+    A class with q = 0 does not enter the sum, even where ln p = −∞ (0 · ∞ would be NaN).
     """
 
     def forward(self, z, labels, smoothing):
@@ -25,7 +27,7 @@ class SoftmaxCrossEntropy(Function):
         else:
             q += (1 - smoothing) * xp.asarray(labels, dtype=q.dtype)
         self.gz = (xp.exp(log_p) - q) / n
-        return -(q * log_p).sum() / n
+        return -(q * xp.where(q > 0, log_p, 0)).sum() / n
 
     def backward(self, gy):
         return gy * self.gz
