@@ -162,7 +162,7 @@ def test_a_pickle_in_an_npz_is_not_opened(tmp_path, monkeypatch):
 
 def test_a_compressed_npz_is_refused(tmp_path):
     np.savez_compressed(tmp_path / "bomb.npz", w=np.zeros(10**6))
-    with pytest.raises(FileFormatError, match="bomb.npz: unpacked it is larger: write it by savez"):
+    with pytest.raises(FileFormatError, match="bomb.npz: unpacked it is larger: use savez"):
         load_official(tmp_path / "bomb.npz", small_once())
 
 

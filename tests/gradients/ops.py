@@ -55,9 +55,8 @@ ROWS = {
     "conv2d 3×3, bias": op(partial(ops.conv2d, padding=1), (2, 2, 4, 5, 2), (3, 3, 2, 3), (3,)),
     "conv2d 2×2, stride 2": op(partial(ops.conv2d, stride=2), (2, 4, 6, 2), (2, 2, 2, 3)),
     "conv2d 3×3, stride 2": op(partial(ops.conv2d, stride=2, padding=1), (2, 6, 5, 2), (3, 3, 2, 3)),
-    "conv2d 1×1, stride 2: places in no window": op(
-        partial(ops.conv2d, stride=2), (2, 4, 4, 2), (1, 1, 2, 3)
-    ),
+    # a place that the stride steps over lies in no window
+    "conv2d 1×1, stride 2": op(partial(ops.conv2d, stride=2), (2, 4, 4, 2), (1, 1, 2, 3)),
     "conv2d 2×3": op(partial(ops.conv2d, padding=1), (2, 4, 4, 2), (2, 3, 2, 3)),
     "depthwise 3×3": op(partial(ops.depthwise_conv2d, padding=1), (2, 5, 4, 3), (3, 3, 3)),
     "depthwise 5×5, bias": op(partial(ops.depthwise_conv2d, padding=2), (2, 4, 4, 3), (5, 5, 3), (3,)),
@@ -96,7 +95,7 @@ MEAN, VAR = np.array([0.5, -1.0, 2.0]), np.array([0.3, 1.0, 4.0])
 
 
 def normalise(training: bool):
-    """Batch norm with the batch's statistics (training), or with running ones; it may move its own copies."""
+    """Return batch norm that uses the batch's statistics (training) or the running ones above."""
     return lambda x, gamma, beta: ops.batch_norm(x, gamma, beta, MEAN.copy(), VAR.copy(), training=training)
 
 
@@ -132,15 +131,13 @@ for name, constants in NEURONS.items():
     ROWS[f"lif, {name}"] = op(partial(lif, **SMOOTH | constants), current(5, 3, 4))
 ROWS["lif, one step"] = op(partial(lif, **SMOOTH), current(1, 3, 4))
 for reset, v_reset in RESETS.items():
-    ROWS[f"lif_unrolled, {reset}"] = op(
-        partial(lif_unrolled, **SMOOTH | dict(v_reset=v_reset)), current(5, 12)
-    )
+    ROWS[f"lif_unrolled, {reset}"] = op(partial(lif_unrolled, **SMOOTH, v_reset=v_reset), current(5, 12))
 
 # ---------------------------------------------------------------- batch norm and neuron in one
 
 
 def fused(T: int = 1, training: bool = True, **constants):
-    """LIF(BN(x)) as the one op that a brick runs, as a function of x, γ and β."""
+    """Return LIF(BN(x)), the one op that a brick runs, as a function of x, γ and β."""
 
     def function(x, gamma, beta):
         norm, neuron = BatchNorm(3).train(training), LIF(**SMOOTH | constants)

@@ -32,7 +32,7 @@ def arguments(rows: dict[str, Row], name: str) -> tuple:
 def op(function: Callable[..., Tensor], *inputs) -> Row:
     """Check a function of arrays.
 
-    inputs: for each array its shape, for standard normal values, or a function that draws it from a generator.
+    inputs: for each array, its shape (values are standard normal), or a function of rng that draws the array.
     """
 
     def row(rng):
@@ -55,16 +55,21 @@ def block(make: Callable, shape: tuple[int, ...], **settings) -> Row:
 
 
 def model(make: Callable, shape: tuple[int, ...]) -> Row:
-    """Check the loss of the network that make(rng=…) returns: images or frames of this shape, and parameters."""
+    """Check the loss of the network that make(rng=…) returns, on an image or on frames x of this shape.
+
+    Its inputs are x and all parameters; for frames, x and the parameters of the stem's first stage, because
+    after that stage nothing differs from an image.
+    """
 
     def row(rng):
         network = lively(make(rng=rng), rng)
         labels = rng.integers(0, 10, shape[-4])
+        checked = network.stem.stages[0] if len(shape) == 5 else network
 
         def loss(x):
             return ops.softmax_cross_entropy(network(x), labels, label_smoothing=0.1)
 
-        return loss, rng.standard_normal(shape), *network.parameters()
+        return loss, rng.standard_normal(shape), *checked.parameters()
 
     return row
 
@@ -77,36 +82,32 @@ def positive(*shape: int) -> Callable:
 # ---------------------------------------------------------------- an op and its faster form
 
 
-def calls(function: Callable[..., Tensor], inputs) -> list[tuple]:
-    """Run a function and return (op, inputs, constants) of each op that it applies."""
+def calls(function: Callable[..., Tensor], *inputs) -> list[tuple]:
+    """Run a function of arrays and return (op, inputs, constants) of each op that it applies."""
     found = []
     with no_grad(), trace(lambda op, xs, y, path: found.append((type(op), xs, op.constants))):
-        function(*inputs)
+        function(*(Tensor(x) for x in inputs))
     return found
-
-
-def faster(op: type[Function]) -> bool:
-    """Return whether an op is a faster form of another op, whose subclass it is."""
-    return op.__base__ is not Function
 
 
 def plain_rows(rows: dict[str, Row]) -> dict[str, Row]:
-    """Return a row for each row that runs a faster form: the plain op, on the same inputs and constants."""
+    """Return one more row for each row that runs a faster form of an op, a subclass of the op.
+
+    It runs the op itself, on the same inputs and constants.
+    """
     found = {}
     for name in rows:
-        for op, inputs, constants in calls(*split(arguments(rows, name))):
-            if faster(op):
-                found[f"{name}: {op.__base__.__name__}"] = plain(op.__base__, inputs, constants)
+        for faster, inputs, constants in calls(*arguments(rows, name)):
+            if faster.__base__ is not Function:
+                found[f"{name}: {faster.__base__.__name__}"] = plain(faster.__base__, inputs, constants)
     return found
-
-
-def split(row: tuple) -> tuple:
-    return row[0], row[1:]
 
 
 def plain(op: type[Function], inputs, constants: dict) -> Row:
     def function(*xs):
-        own = dict(zip(("mean", "var"), moments(xs[0].data), strict=True)) if constants.get("own") else {}
-        return op.apply(*xs, **constants | own)  # statistics of x's own move with x
+        # in training, batch norm's statistics are x's own: they move with x
+        own = constants.get("own", False)
+        statistics = dict(zip(("mean", "var"), moments(xs[0].data), strict=True)) if own else {}
+        return op.apply(*xs, **constants | statistics)
 
     return lambda rng: (function, *(x.data for x in inputs))

@@ -31,7 +31,7 @@ def test_train_and_evaluate(tmp_path, capsys, few, monkeypatch):
     assert told == "note: --mask-ratio changes nothing here: it needs the command pretrain\n"
     out = out.splitlines()
     assert out[0].endswith("parameters, T = 1, 1 threads")
-    assert out[1] == "digits: 5 steps of 32 samples an epoch; epochs: 2"
+    assert out[1] == "digits: 5 steps of 32 samples per epoch; epochs: 2"
     assert out[2].startswith("epoch 1/2   loss") and out[3].startswith("epoch 2/2")
     config = Recipe.from_json((folder / "config.json").read_text())
     assert (config.epochs, config.lr, config.T, config.gain) == (2, 0.002, 1, 2.0)
@@ -50,12 +50,16 @@ def test_train_and_evaluate(tmp_path, capsys, few, monkeypatch):
     assert "after epoch 1 of 2 and 5 steps" in capsys.readouterr().out
     metrics = (folder / "metrics.csv").read_text()
     (folder / "metrics.csv").write_text(metrics.replace(repr(rows[1]["test_accuracy"]), "0.5"))
-    assert main(["evaluate", str(folder)]) == 1 and "metrics.csv has" in capsys.readouterr().err
+    assert main(["evaluate", str(folder)]) == 1
+    told = capsys.readouterr().err
+    assert "metrics.csv has" in told and "50.00%" in told and "rounding does not explain that" in told
+    noted = rows[1]["test_loss"]
+    (folder / "metrics.csv").write_text(metrics.replace(repr(noted), repr(noted + 1e-3)))
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(config.replace('"device": "cpu"', '"device": "cuda"'))
     monkeypatch.setattr(Run, "read", lambda self, path: load_all(path))  # as if it had been trained there
     assert main(["evaluate", str(folder), "--device", "cpu"]) == 0
-    assert "50.00%, on cuda" in capsys.readouterr().out
+    assert "-1.0e-03 in the loss, +0.00 points in the accuracy, as rounding" in capsys.readouterr().out
 
 
 def test_pretrain_and_begin_with_the_encoder(tmp_path, capsys, few):
@@ -116,7 +120,7 @@ def test_a_run_is_evaluated_with_the_time_steps_of_its_last_epoch(
     def cut_off(self, model, optimizer, at, generators):
         write(self, model, optimizer, at, generators)
         if at.epoch == 1:
-            self.write_books(at.history)
+            self.write_tables(at.history)
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Run, "save", cut_off)
@@ -213,7 +217,7 @@ def test_ctrl_c_on_the_command_line(tmp_path, capsys, monkeypatch, few):
     assert f"stopped at epoch 1, step 3, and saved; to go on: {again}" in message
     assert main(["train", "--resume", folder]) == 0
     out = capsys.readouterr().out
-    assert "stands at 0 epochs and 3 steps" in out and f"next: python -m minispike evaluate '{folder}'" in out
+    assert "has done 0 epochs and 3 steps" in out and f"next: python -m minispike evaluate '{folder}'" in out
 
 
 def test_a_scheduler_is_told_that_its_signal_stopped_the_run(tmp_path, monkeypatch, capsys, few):
@@ -241,13 +245,13 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(tmp_path, 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "say either --out RUN, for a new run, or --resume RUN"),
-        (["--out", "x"], "say --recipe or --data: digits, fashion-mnist"),
-        (["--out", "x", "--resume", "y"], "say either --out"),
+        ([], "give either --out RUN, for a new run, or --resume RUN"),
+        (["--out", "x"], "give --recipe or --data: digits, fashion-mnist"),
+        (["--out", "x", "--resume", "y"], "give either --out"),
         (["--resume", "nowhere"], "no run in nowhere"),
         (
             ["--resume", "y", "--lr", "1", "--epochs", "3"],
-            "keeps its recipe, for its schedule: leave out epochs, lr",
+            "keeps its recipe: leave out epochs, lr",
         ),
         (["--out", "x", "--data", "digits", "--epochs", "0"], "epochs must lie in 1 … inf, got 0"),
         (["--out", "x", "--data", "letters"], "no recipe 'letters'; there are digits"),
@@ -298,7 +302,7 @@ def test_a_run_without_a_checkpoint_is_nothing_to_begin_with(tmp_path, capsys, f
     Run.create(tmp_path / "p", small("masked"))
     arguments = ["--data", "digits", "--init", str(tmp_path / "p"), "--out", str(tmp_path / "run")]
     assert main(["train", *arguments]) == 1
-    assert f"the run {tmp_path / 'p'} has no checkpoint yet to begin with" in capsys.readouterr().err
+    assert f"the run {tmp_path / 'p'} has no checkpoint yet to start from" in capsys.readouterr().err
 
 
 def test_a_run_is_gone_on_with_by_the_command_that_began_it(tmp_path, capsys):
@@ -306,7 +310,7 @@ def test_a_run_is_gone_on_with_by_the_command_that_began_it(tmp_path, capsys):
     Run.create(tmp_path / "t", small())
     for wrong, folder, other in (("train", "p", "pretrain"), ("pretrain", "t", "train")):
         assert main([wrong, "--resume", str(tmp_path / folder)]) == 1
-        assert f"was begun by {other}: say {other} --resume {tmp_path / folder}" in capsys.readouterr().err
+        assert f"was begun by {other}: use {other} --resume {tmp_path / folder}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "checkpoint.previous"])

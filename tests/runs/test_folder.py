@@ -157,7 +157,7 @@ def test_a_run_goes_on_without_matplotlib(tmp_path, monkeypatch, capsys):
     monkeypatch.undo()  # of the fixture that leaves out the pictures
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert len(session(tmp_path / "run", small())) == EPOCHS
-    assert capsys.readouterr().err.count("not drawn: pictures need matplotlib") == 1
+    assert capsys.readouterr().err.count("not drawn: figures need matplotlib") == 1
 
 
 def test_firing_rates_may_begin_late(tmp_path, monkeypatch):
@@ -222,7 +222,7 @@ def test_a_recipe_is_noted_under_the_lock(tmp_path, monkeypatch):
         seen.append(1)
 
     seen = []
-    monkeypatch.setattr(Run, "note_recipe", another)
+    monkeypatch.setattr(Run, "write_recipe", another)
     Run.create(folder, small())
     assert seen == [1]
 
@@ -235,7 +235,7 @@ def test_what_another_process_has_trained_meanwhile_is_not_taken_back(tmp_path, 
     saved = late.newest()
     session(tmp_path / "run", small())
     end = end_of(tmp_path / "run")
-    with pytest.raises(BlockingIOError, match="another process has just trained in .*: --resume it anew"):
+    with pytest.raises(BlockingIOError, match="another process has just trained in .*: --resume it again"):
         train(late, saved.model, *loaders(small()), saved=saved, progress=False)
     assert alike(end_of(tmp_path / "run"), end)
     again = late.newest()
