@@ -1,7 +1,8 @@
-"""Batches made one at a time, for data too large to copy, decode or augment at once; and made ahead of need.
+"""Batches of samples: made one at a time, or ahead of need in a thread.
 
-`Batches` augments a whole epoch with one stream of random numbers: right for small sets, and recorded runs
-depend on that stream. A `Loader` makes a batch when it is asked for, from (seed, epoch, step) alone.
+A data set may be too large to copy, decode or augment as a whole. So a `Loader` makes a batch only when it is
+asked for that batch, and the batch depends on (seed, epoch, step) alone. `Until` changes from one Loader to
+another at an epoch. `Prefetch` makes the next batches while the model computes.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ import numpy as np
 
 
 class Loader:
-    """Pairs (images, targets) of `size` samples, the last of an epoch perhaps smaller, never dropped.
+    """Make batches (images, targets) of `size` samples; the last batch of an epoch may be smaller.
 
-    source: source[indices] gives the images of these samples: an array, or an ImageFolder that decodes
-    them, or `dvs.Frames` that reads them.
+    source: source[indices] returns the images of these samples. It is an array, an `ImageFolder`, which
+        decodes files, or `Frames` (events/dvs.py), which reads files.
     labels: int [n].
-    `loader(epoch)` is a training epoch: shuffled, with augment(images, labels, rng) → (images, targets).
-    Plain iteration is for evaluation: in order, with prepare(images) → images. An epoch without augment
-    prepares too.
+    prepare: (images) → images, for batches that are not augmented.
+    augment: (images, labels, rng) → (images, targets), for batches to train on.
+
+    `loader(epoch)` is a training epoch: the samples are shuffled, and `augment` changes each batch. Without
+    augment, `prepare` is applied. Iterating over the loader itself is for evaluation: the samples come in
+    order, and `prepare` is applied.
+
+    Raises ValueError if source and labels differ in length, if there are no samples, or if size < 1.
     """
 
     def __init__(
@@ -36,11 +42,20 @@ class Loader:
     ):
         if len(source) != len(labels) or not len(labels) or size < 1:
             raise ValueError(f"Loader got {len(source)} images, {len(labels)} labels and batches of {size}")
-        self.source, self.labels, self.size, self.seed = source, labels, size, seed
-        self.prepare, self.augment = prepare, augment
+        self.source = source
+        self.labels = labels
+        self.size = size
+        self.seed = seed
+        self.prepare = prepare
+        self.augment = augment
 
     def __len__(self) -> int:
-        return -(-len(self.labels) // self.size)
+        return -(-len(self.labels) // self.size)  # rounded up
+
+    @property
+    def n_samples(self) -> int:
+        """The number of samples."""
+        return len(self.labels)
 
     def __call__(self, epoch: int, start: int = 0) -> Epoch:
         """Return the batches of one epoch, shuffled and augmented; iteration begins at step `start`."""
@@ -52,24 +67,32 @@ class Loader:
             yield self.prepared(indices)
 
     def spread(self, n: int) -> tuple:
-        """Return n samples taken evenly over the whole set, for its classes may stand one after the other."""
+        """Return (images, labels) of n samples at even distances in the whole set, not augmented.
+
+        The first n samples may all be of one class, because a set may be sorted by class.
+        """
         last = len(self.labels) - 1
         return self.prepared(np.unique(np.linspace(0, last, n).astype(int)))
 
     def prepared(self, indices: np.ndarray) -> tuple:
-        """Return these samples, not augmented."""
+        """Return (images, labels) of these samples, not augmented."""
         images = self.source[indices]
-        return self.prepare(images) if self.prepare else images, self.labels[indices]
+        if self.prepare:
+            images = self.prepare(images)
+        return images, self.labels[indices]
 
 
 class Epoch:
-    """A training epoch of a Loader. epoch[step] makes one batch: the same one at any time, in any order.
+    """One training epoch of a Loader: `epoch[step]` makes a batch, the same at any time and in any order.
 
-    Iteration makes the batches from step `start` on, and none before; len() is that of the whole epoch.
+    Iteration makes the batches from step `start` on, and none of those before. `len` counts all batches of
+    the epoch.
     """
 
     def __init__(self, loader: Loader, epoch: int, start: int = 0):
-        self.loader, self.epoch, self.start = loader, epoch, start
+        self.loader = loader
+        self.epoch = epoch
+        self.start = start
         self.order = np.random.default_rng((loader.seed, epoch)).permutation(len(loader.labels))
 
     def __len__(self) -> int:
@@ -82,7 +105,8 @@ class Epoch:
         indices = self.order[step * loader.size : (step + 1) * loader.size]
         if not loader.augment:
             return loader.prepared(indices)
-        # step + 1: NumPy pads a seed with zeros, so that (seed, epoch, 0) would repeat the shuffle's numbers
+        # step + 1: NumPy pads a seed with zeros, so (seed, epoch, 0) gives the same numbers as (seed, epoch),
+        # which shuffled the samples.
         rng = np.random.default_rng((loader.seed, self.epoch, step + 1))
         return loader.augment(loader.source[indices], loader.labels[indices], rng)
 
@@ -91,49 +115,64 @@ class Epoch:
 
 
 class Until:
-    """`first` for the epochs before `epoch`, `then` from it on: mixup that ends before the training does.
+    """Use the Loader `first` before epoch `epoch`, and the Loader `then` from this epoch on.
 
-    first, then: Loaders of the same samples, batch size and seed, so that only their augmentation differs.
+    Mixup, for example, may end before training ends. Both Loaders must have the same samples, batch size and
+    seed; then only their augmentation differs. Iterating over an Until itself iterates over `first`.
+
+    Raises ValueError if the Loaders have different numbers of batches, or if epoch < 1.
     """
 
     def __init__(self, epoch: int, first: Loader, then: Loader):
         if len(first) != len(then) or epoch < 1:
             raise ValueError(f"Until got epoch {epoch} and loaders of {len(first)} and {len(then)} batches")
-        self.epoch, self.first, self.then = epoch, first, then
+        self.epoch = epoch
+        self.first = first
+        self.then = then
 
     def __len__(self) -> int:
         return len(self.first)
 
+    @property
+    def n_samples(self) -> int:
+        """The number of samples."""
+        return self.first.n_samples
+
     def __call__(self, epoch: int, start: int = 0) -> Epoch:
-        """Return the batches of one epoch, by the loader whose turn it is."""
-        return (self.first if epoch < self.epoch else self.then)(epoch, start)
+        """Return the batches of one epoch; iteration begins at step `start`."""
+        loader = self.first if epoch < self.epoch else self.then
+        return loader(epoch, start)
 
     def __iter__(self) -> Iterator[tuple]:
         return iter(self.first)
 
 
 class Prefetch:
-    """The same batches as `batches` (Batches, Loader), up to `depth` of them made ahead in a thread.
+    """Give the same batches as `batches`, for example a Loader, but make up to `depth` of them in advance.
 
-    NumPy and Pillow let other threads run while they work, so the next batch is made as the model computes.
-    An error in the making is raised where the batch would have come. The thread ends with the last batch, or
-    as soon as the consumer stops early; the batch it may be making by then is waited for.
+    A thread makes the batches while the model computes. Both can run at the same time, because NumPy and
+    Pillow let other threads run while they work. An error in the thread is raised where its batch would have
+    come. The thread ends after the last batch, or as soon as the consumer stops early; in that case, the
+    consumer waits until the thread has finished the batch that it is making.
+
+    Raises ValueError if depth < 1.
     """
 
     def __init__(self, batches, depth: int = 2):
         if depth < 1:
             raise ValueError(f"Prefetch makes at least one batch ahead, got {depth}")
-        self.batches, self.depth = batches, depth
+        self.batches = batches
+        self.depth = depth
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __call__(self, epoch: int, *start: int) -> Prefetch:
-        """Return the batches of one epoch; of a Loader, also those from a step on."""
+        """Return the batches of one epoch; if `batches` is a Loader, iteration can begin at step `start`."""
         return Prefetch(self.batches(epoch, *start), self.depth)
 
     def __iter__(self) -> Iterator[tuple]:
-        room = threading.Semaphore(self.depth)  # how many more may be made ahead
+        room = threading.Semaphore(self.depth)  # counts how many more batches may be made in advance
         made: queue.SimpleQueue = queue.SimpleQueue()  # ("batch", …) each, then ("end", None) or ("error", …)
         stopped = threading.Event()
         work = (self.batches, room, made, stopped)
@@ -148,10 +187,10 @@ class Prefetch:
                     return
                 room.release()
                 yield value
-                del value  # the consumer's, not kept while the next is waited for
+                del value  # while this waits for the next batch, only the consumer may keep the last one
         finally:
             stopped.set()
-            room.release()  # in case it waits
+            room.release()  # the thread may be waiting for room
             maker.join()
 
 
@@ -162,5 +201,5 @@ def _make(batches: Iterable, room, made, stopped) -> None:
             made.put(("batch", next(batches)))
     except StopIteration:
         made.put(("end", None))
-    except BaseException as error:  # whatever it is, the consumer has to hear of it
+    except BaseException as error:  # of any kind: the consumer must get it
         made.put(("error", error))

@@ -191,8 +191,9 @@ def configuration(name: str, **overrides) -> Config:
     Raises ValueError for an unknown name, TypeError for a field that the model does not have or use.
     """
     if name not in NAMES:
-        near = get_close_matches(name, NAMES, n=3, cutoff=0.4) or NAMES
-        raise ValueError(f"no model {name!r}; nearest: {', '.join(near)} (list_models() gives all)")
+        near = get_close_matches(name, NAMES, n=3, cutoff=0.4)
+        nearest = f"nearest: {', '.join(near)}; " if near else ""
+        raise ValueError(f"no model {name!r}; {nearest}minispike.list_models() names all {len(NAMES)}")
     prefix, depth, width, data = re.fullmatch(r"(\w+?)_(\d+)_(\d+)_(\w+)", name).groups()
     settings = {"embed_dim": int(width), "depth": int(depth), "num_heads": HEADS[data][int(width)]}
     settings |= DATA[data] | PREFIXES[prefix] | EXCEPTIONS.get(name, {})

@@ -25,7 +25,7 @@ WITHIN = {
     ],
     "measure": ["energy", "profile", "viz"],
     "files": ["torchfile", "checkpoint", "interop"],
-    "runs": ["recipes", "folder", "session", "cli"],
+    "runs": ["recipes", "folder", "memory", "session", "cli"],
 }  # fmt: skip
 DATA = {
     "data_utils.images.digits",

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from dataclasses import fields, replace
+from functools import partial
 from math import ceil
 from pathlib import Path
 from shlex import quote
@@ -28,7 +29,7 @@ from ..parallel import keep_freed_memory, set_threads
 from ..train import evaluate
 from .folder import Run
 from .recipes import CHOICES, KINDS, MASKED, PRETRAINING, RECIPES, Recipe, resolve
-from .session import SAMPLE, Stop, build, check_fit, train, warnings_about
+from .session import SAMPLE, Stop, build, check_fit, check_step_fits, train, warnings_about
 
 LOSS_BOUND, POINTS_BOUND = 0.01, 1.0  # how far an evaluation may be from metrics.csv on another processor
 
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
     try:
         args.run(args)
-    except (FileFormatError, ImportError, ValueError, OSError, FloatingPointError) as error:
+    except (FileFormatError, ImportError, ValueError, OSError, FloatingPointError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Stop as stop:  # what to do next is printed already
@@ -55,8 +56,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(prog="python -m minispike", description="Spiking transformers in NumPy.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    about = {"prog": "python -m minispike", "description": "Spiking transformers in NumPy."}
+    parser = argparse.ArgumentParser(**about, allow_abbrev=False)
+    whole_names = partial(argparse.ArgumentParser, allow_abbrev=False)
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="command", parser_class=whole_names
+    )
     add_training(commands, "train", RECIPES, "train a model, or go on with a run that was stopped or killed")
     pretraining = "train an encoder on images with hidden patches, from which train --init can start"
     add_training(commands, "pretrain", PRETRAINING, pretraining)
@@ -92,6 +97,8 @@ def run_training(args) -> None:
     model = saved.model if saved else build(run.recipe, classes)
     sample, _ = test.spread(SAMPLE)
     check_fit(model, sample, run.recipe)
+    run.recipe = fitted(run.recipe, batches)
+    check_step_fits(model, sample, run.recipe)
     model.to(run.recipe.device)
     if args.out:  # only now, when all checks are done
         for warning in warnings_about(model, run.recipe, changes(args)):
@@ -128,6 +135,15 @@ def run_training(args) -> None:
     else:
         then = f"evaluate {here}"
     print(f"next: python -m minispike {then}")
+
+
+def fitted(recipe: Recipe, batches) -> Recipe:
+    """Return the recipe with a batch of at most all training samples, and say so where it is reduced."""
+    n = batches.n_samples
+    if recipe.batch_size <= n:
+        return recipe
+    print(f"note: --batch-size {recipe.batch_size} is reduced to the {n} training samples", file=sys.stderr)
+    return replace(recipe, batch_size=n)
 
 
 def absolute(recipe: Recipe) -> dict[str, str]:
@@ -178,6 +194,9 @@ def add_evaluation(commands) -> None:
 
 
 def run_evaluate(args) -> None:
+    if Path(args.folder).is_file():
+        instead = f"info {quote(args.folder)} counts what it does, evaluate RUN --checkpoint FILE tests it"
+        raise ValueError(f"{args.folder} is a file, and evaluate takes a run's folder: {instead}")
     run = Run.open(args.folder)
     saved = run.read(args.checkpoint) if args.checkpoint else run.newest()
     if saved is None:

@@ -49,14 +49,15 @@ class Run:
         self.seen = self.stamp()  # the checkpoint that this process knows of
 
     def absent(self) -> Run:
-        """Return self. FileExistsError if the folder holds a run, NotADirectoryError if it is a file."""
+        """Return self. FileExistsError if the folder holds a run, NotADirectoryError if it is a file.
+
+        A run without a checkpoint has not begun: another one may take its folder.
+        """
         if self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(f"{self.folder} is a file: a run needs a folder")
-        if any(path.exists() for path in (self.folder / "config.json", self.checkpoint, self.previous)):
+        if self.checkpoint.exists() or self.previous.exists():
             whole = (self.folder / "config.json").exists()
-            state = (
-                f": go on with it by --resume {self.folder}, or" if whole else " whose config.json is gone:"
-            )
+            state = f": go on with it by --resume {self.folder}, or" if whole else " without its config.json:"
             raise FileExistsError(f"{self.folder} holds a run{state} choose another --out")
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -15,14 +16,16 @@ from tqdm import tqdm
 from ..backend import make_rng, to_device
 from ..blocks.scs import SCS
 from ..files.checkpoint import Saved, load_all, load_encoder
-from ..masked import MaskedAutoencoder, masked_autoencoder, pretrain
+from ..masked import MaskedAutoencoder, masked_autoencoder, pretrain, random_visible
 from ..measure import viz
 from ..models import SpikingTransformer, create_model
 from ..nn import Module
+from ..ops import softmax_cross_entropy
 from ..optim import AdamW, cosine_with_warmup, layer_scales
 from ..parallel import get_threads, set_threads
 from ..train import Progress, fit, set_gains
 from .folder import Run
+from .memory import check_memory, free_bytes, step_bytes
 from .recipes import MASKED, Recipe
 
 SAMPLE = 32  # test images on which firing rates are measured
@@ -63,6 +66,25 @@ def check_fit(model: SpikingTransformer | MaskedAutoencoder, images, recipe: Rec
     if recipe.single_step_epochs and (recipe.objective == MASKED or model.in_channels == 2):
         why = "pre-training has one T" if recipe.objective == MASKED else "event frames bring their own T"
         raise ValueError(f"{why}: take --single-step 0, not {recipe.single_step}")
+
+
+def check_step_fits(model: SpikingTransformer | MaskedAutoencoder, sample, recipe: Recipe) -> None:
+    """Raise MemoryError if a training step needs more memory than is free.
+
+    sample: a few images [n, H, W, C] or frames [T, n, H, W, C].
+    """
+
+    def step(n: int) -> None:
+        x = sample[..., :n, :, :, :]
+        if recipe.objective == MASKED:
+            loss = model(x, random_visible(n, model.grid, model.n_visible, make_rng(0)))
+        else:
+            loss = softmax_cross_entropy(model(x), np.zeros(n, int))
+        loss.backward()
+
+    if recipe.device == "cpu":
+        needed = step_bytes(model, step, recipe.batch_size)
+        check_memory(needed, free_bytes(), recipe.batch_size)
 
 
 def warnings_about(
@@ -138,6 +160,7 @@ def train(
     quiet = np.errstate(over="ignore", invalid="ignore")  # fit finds NaN and Inf, and names the layer
     with run.locked(), Signals() as signals, quiet:
         records = RecordKeeper(run, model, optimizer, generators, at, signals)
+        run.write_recipe()  # another process may have begun here, before this one held the lock
         run.write_tables(at.history)  # a kill may have come between the checkpoint and the tables,
         if at.epoch == recipe.epochs:  # or before the last figures
             records.draw()
@@ -224,6 +247,7 @@ class Signals:
     def note(self, number: int, _) -> None:
         self.number = number
         signal.signal(number, self.before[number])
+        os.write(2, b"\nfinishing this step; again to stop now\n")  # print is not safe in a signal handler
 
     def __exit__(self, *_) -> None:
         for each, handler in self.before.items():

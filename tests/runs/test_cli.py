@@ -321,9 +321,46 @@ def test_a_checkpoint_without_its_recipe_is_not_written_over(tmp_path, capsys, n
     assert f"{tmp_path} holds a run" in capsys.readouterr().err
 
 
-def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path, capsys):
-    Run.create(tmp_path / "run", small())
+def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path, capsys, few):
+    assert main(["train", *COMMAND, "--out", str(tmp_path / "run")]) == 0
     assert main(["train", "--data", "digits", "--out", str(tmp_path / "run")]) == 1
     assert "holds a run: go on with it by --resume" in capsys.readouterr().err
+
+
+def test_a_run_without_a_checkpoint_is_not_evaluated(tmp_path, capsys):
+    Run.create(tmp_path / "run", small())
     assert main(["evaluate", str(tmp_path / "run")]) == 1
     assert "has no checkpoint yet" in capsys.readouterr().err
+
+
+def test_a_file_is_not_evaluated_as_a_run(tmp_path, capsys):
+    (tmp_path / "m.safetensors").write_text("")
+    assert main(["evaluate", str(tmp_path / "m.safetensors")]) == 1
+    assert "is a file, and evaluate takes a run's folder: info" in capsys.readouterr().err
+
+
+def test_options_are_not_abbreviated(tmp_path, capsys):
+    """--ep could mean another option in the next version."""
+    for arguments in (["train", "--data", "digits", "--ep", "1", "--out", "x"], ["info", "x", "--js"]):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_a_batch_larger_than_the_data_is_reduced(tmp_path, capsys, few):
+    command = [*COMMAND, "--batch-size", "500", "--out", str(tmp_path / "run")]
+    assert main(["train", *command]) == 0
+    told = capsys.readouterr()
+    assert "note: --batch-size 500 is reduced to the 160 training samples" in told.err
+    assert Run.open(tmp_path / "run").recipe.batch_size == 160 and "1 steps of 160 samples" in told.out
+
+
+def test_a_step_that_does_not_fit_in_memory_is_told_before_it_runs(tmp_path, capsys, few, monkeypatch):
+    monkeypatch.setattr("minispike.runs.session.free_bytes", lambda: 10_000)
+    assert main(["train", *COMMAND, "--out", str(tmp_path / "run")]) == 1
+    assert "a step of 32 samples needs about" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_name_that_is_like_none_says_where_the_names_are(capsys):
+    assert main(["info", "nomodel"]) == 1
+    assert "no model 'nomodel'; minispike.list_models() names all" in capsys.readouterr().err

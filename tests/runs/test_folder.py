@@ -194,19 +194,26 @@ def test_a_second_process_leaves_the_books_alone(tmp_path):
     assert run.metrics.read_text() == books
 
 
-def test_of_two_that_begin_a_run_at_once_one_does(tmp_path, monkeypatch):
-    """Even if the other run's folder appears after we checked for it and before we lock it."""
-    folder, absent = tmp_path / "run", Run.absent
+def test_of_two_that_begin_a_run_at_once_one_does(tmp_path):
+    """Both make the folder before either has a checkpoint; the one that trains writes its recipe again."""
+    pytest.importorskip("fcntl")
+    first, second = (Run.create(tmp_path / "run", small(seed=seed)) for seed in (1, 2))
+    assert Run.open(tmp_path / "run").recipe.seed == 2
+    with first.locked(), pytest.raises(BlockingIOError, match="another process is training"):
+        train(second, build(second.recipe, 10), *loaders(second.recipe), progress=False)
+    train(first, build(first.recipe, 10), *loaders(first.recipe), progress=False)
+    assert Run.open(tmp_path / "run").recipe.seed == 1
+    with pytest.raises(BlockingIOError, match="another process has just trained"):
+        train(second, build(second.recipe, 10), *loaders(second.recipe), progress=False)
+    assert Run.open(tmp_path / "run").newest().training["recipe"]["seed"] == 1
 
-    def faster(self):
-        monkeypatch.setattr(Run, "absent", absent)
-        Run.create(folder, small(seed=1))
-        return self
 
-    monkeypatch.setattr(Run, "absent", faster)
-    with pytest.raises(FileExistsError, match="holds a run: go on with it"):
-        Run.create(folder, small(seed=2))
-    assert Run.open(folder).recipe.seed == 1
+def test_a_folder_with_a_recipe_and_no_checkpoint_counts_as_not_begun(tmp_path):
+    Run.create(tmp_path / "run", small(seed=1))
+    assert Run.create(tmp_path / "run", small(seed=2)).recipe.seed == 2
+    session(tmp_path / "run", small(seed=2))
+    with pytest.raises(FileExistsError, match="holds a run: go on with it by --resume"):
+        Run.create(tmp_path / "run", small(seed=3))
 
 
 def test_a_recipe_is_noted_under_the_lock(tmp_path, monkeypatch):
