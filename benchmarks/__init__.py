@@ -1,1 +1,1 @@
-"""Measurements: not tests, and never timed in tests. Each prints the command that remakes it."""
+"""Measurements. They are not tests, and no test times them. Each record names the command that repeats it."""

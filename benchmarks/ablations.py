@@ -1,7 +1,7 @@
 """Train variants of a model over several seeds and record them: python -m benchmarks.ablations spikformer_T
 
-Writes benchmarks/results/<experiment>.json after every run, so that an interruption loses one run at most;
---resume goes on from there.
+The file benchmarks/results/<experiment>.json is written after every run, so an interruption loses at most one
+run; --resume goes on from there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def machine() -> str:
 
 
 def macs(module, x) -> int:
-    """Return the dense multiply-accumulates of one forward: what `cost` says of each op."""
+    """Return the dense multiply-accumulates of one forward, the sum of `cost` over all ops."""
     total = 0
 
     def look(function, inputs, output, path):
@@ -49,11 +49,11 @@ def macs(module, x) -> int:
     return total
 
 
-# ---------------------------------------------------------------- what a run is
+# ---------------------------------------------------------------- one run
 
 
 def digits(name: str, **overrides) -> Callable[[int], dict]:
-    """Return a run: train a named model on all digits."""
+    """Return a function that trains the named model on all digits with a given seed."""
 
     def train(seed: int) -> dict:
         model = create_model(name, rng=seed, **overrides)
@@ -63,7 +63,7 @@ def digits(name: str, **overrides) -> Callable[[int], dict]:
             "overrides": overrides,
             "parameters": model.num_params(),
             "macs": macs(create_model(name, **overrides | {"T": 1}), load_digits()[0][0][:1]),
-            "test_accuracy": history[-1]["test_accuracy"],  # the last epoch's, not the best
+            "test_accuracy": history[-1]["test_accuracy"],  # of the last epoch, not the best
             "train_accuracy": history[-1]["accuracy"],
             "seconds": seconds(history),
             "curve": [round(r["test_accuracy"], 4) for r in history],
@@ -74,7 +74,10 @@ def digits(name: str, **overrides) -> Callable[[int], dict]:
 
 
 def masked_or_not(depth: int) -> Callable[[int], dict]:
-    """Return a run: 100 labels, from a pre-trained encoder, and from scratch in the same total time."""
+    """Return a function that trains on 100 labels with a given seed, in three ways.
+
+    From a pre-trained encoder, from scratch for the same total time, and from scratch for the same epochs.
+    """
     name, overrides = "spikformer_v2_1_64_digits", dict(T=1, depth=depth)
 
     def train(seed: int) -> dict:
@@ -131,11 +134,11 @@ EXPERIMENTS: dict[str, dict[str, Callable[[int], dict]]] = {  # name: {variant: 
 }
 
 
-# ---------------------------------------------------------------- all of them
+# ---------------------------------------------------------------- all runs of an experiment
 
 
 def run(experiment: str, seeds: list[int], resume: bool) -> None:
-    """Run every variant with every seed and write each result down as it comes."""
+    """Run every variant with every seed, and write the record after each run."""
     path = RESULTS / f"{experiment}.json"
     seeds_text = " ".join(map(str, seeds))
     record = {
@@ -162,6 +165,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment", choices=list(EXPERIMENTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
-    parser.add_argument("--resume", action="store_true", help="keep the runs that are recorded already")
+    parser.add_argument("--resume", action="store_true", help="keep the runs that are already recorded")
     args = parser.parse_args()
     run(args.experiment, args.seeds, args.resume)

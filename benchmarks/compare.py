@@ -1,16 +1,19 @@
-"""Side by side with PyTorch and SpikingJelly: python -m benchmarks.compare
+"""Compare times with PyTorch and SpikingJelly: python -m benchmarks.compare
 
-Times minispike against the same network transcribed to PyTorch with SpikingJelly's multi-step neuron: the
-neuron, the attention, the Fourier mixers, and a whole training step and inference of Spikformer-4-384. Every
-side works in a process of its own, so that its memory is its own; the sides take turns (A B A B …) and the
-ratio is taken within a turn. With --compile the transcription's training step under torch.compile as well
-(needs a C++ compiler and some minutes). Writes results/compare.json.
+The sides are minispike and the same network transcribed to PyTorch with SpikingJelly's multi-step neuron. The
+tasks are the neuron, the attention, the Fourier mixers, and a whole training step and inference of
+Spikformer-4-384. Each side runs in a process of its own, so its memory can be measured alone. The sides take
+turns (A B A B …), and each ratio is taken within a turn. With --compile, the training step of the
+transcription is also timed under torch.compile (this needs a C++ compiler and some minutes). Writes
+results/compare.json.
 
-A setting that pins NumPy's OpenBLAS to an older processor (OPENBLAS_CORETYPE) is not handed on to the sides:
-with it NumPy's products can take twice the time, and PyTorch's do not. The record names the kernel.
+The environment variable OPENBLAS_CORETYPE can pin NumPy's OpenBLAS to an older processor. It is not passed on
+to the sides, because it can double the time of NumPy's products but not of PyTorch's. The record names the
+kernel.
 
-In an environment with the peers:
-    pip install torch==2.13.0, then pip install --no-deps spikingjelly==2.0.0, and what it imports:
+The environment needs PyTorch, SpikingJelly, and what SpikingJelly imports:
+    pip install torch==2.13.0
+    pip install --no-deps spikingjelly==2.0.0
     pip install loguru tqdm matplotlib
 """
 
@@ -35,7 +38,7 @@ from tqdm import tqdm
 RESULTS = Path(__file__).parent / "results"
 CIFAR, IMAGENET = (4, 32, 64, 384), (4, 8, 196, 512)  # tokens [T, B, N, D]
 HEADS = {CIFAR: 12, IMAGENET: 8}
-TASKS = {  # name: (what, the ratio it must reach, the ratio it aims at)
+TASKS = {  # name: (what is timed, the ratio to be reached, the ratio hoped for)
     "lif": ("LIF, forward and backward, [4, 32, 64, 384]", 0.50, 0.35),
     "ssa cifar": ("SSA, forward and backward, [4, 32, 64, 384]", 0.80, 0.60),
     "ssa imagenet": ("SSA, forward and backward, [4, 8, 196, 512]", 0.80, 0.60),
@@ -49,7 +52,7 @@ TASKS = {  # name: (what, the ratio it must reach, the ratio it aims at)
 
 
 def inputs(task: str):
-    """Return (what goes in, the gradient that comes back): the same numbers for every side."""
+    """Return (input, labels or gradient of the output), the same numbers for every side."""
     rng = np.random.default_rng(0)
     if task in ("train", "infer"):
         return rng.standard_normal((32, 32, 32, 3)).astype("float32"), rng.integers(0, 10, 32)
@@ -159,7 +162,7 @@ def theirs(task: str, compiled: bool = False) -> Callable[[], object]:
     return both
 
 
-def FourierPeer(dim: int, kind: str):  # a class, made where torch is there
+def FourierPeer(dim: int, kind: str):  # returns a module; the class is inside, because it needs torch
     import torch
 
     from tests.oracle.transcription import jelly_lif
@@ -178,7 +181,7 @@ def FourierPeer(dim: int, kind: str):  # a class, made where torch is there
 
 
 def gemm() -> Callable[[], object]:
-    """The ceiling: a large float32 product, 2·n³ floating point operations."""
+    """Return the ceiling: a large float32 product, of 2·n³ floating-point operations."""
     a, b = np.random.default_rng(0).standard_normal((2, GEMM, GEMM)).astype("float32")
     return lambda: a @ b
 
@@ -186,7 +189,7 @@ def gemm() -> Callable[[], object]:
 GEMM = 3072
 SIDES = {"ours": ours, "jelly": theirs, "compiled": lambda task: theirs(task, True), "gemm": lambda _: gemm()}
 
-# ---------------------------------------------------------------- taking turns
+# ---------------------------------------------------------------- sides that take turns
 
 
 def memory() -> int:
@@ -196,7 +199,7 @@ def memory() -> int:
 
 
 def work(side: str, task: str) -> None:
-    """Be one side: at every line that comes in, run once and write the seconds and the peak in MiB."""
+    """Work as one side: for each line on stdin, run once and print the seconds and the peak in MiB."""
     import minispike  # noqa: F401
 
     if side in ("jelly", "compiled"):
@@ -212,14 +215,14 @@ def work(side: str, task: str) -> None:
 
 
 def software() -> dict[str, str]:
-    """Return the versions at work in this process: NumPy's matrix kernel, and the peers where they are."""
+    """Return the versions in use: NumPy's matrix kernel and, if imported, PyTorch and SpikingJelly."""
     blas = next(each for each in threadpool_info() if each["internal_api"] == "openblas")
     peers = {name: version(name) for name in ("torch", "spikingjelly") if name in sys.modules}
     return {"OpenBLAS": f"{blas['version']}, {blas['architecture']}"} | peers
 
 
 class Side:
-    """A process that runs one task each time it is asked."""
+    """A process that runs one task each time `once` asks for it."""
 
     def __init__(self, side: str, task: str):
         command = [sys.executable, "-m", "benchmarks.compare", "--work", side, task]
@@ -230,12 +233,12 @@ class Side:
         self.software = json.loads(self.process.stdout.readline() or "{}")
 
     def once(self) -> tuple[float, float]:
-        """Return (seconds, peak MiB above the imports so far)."""
+        """Run the task once; return (seconds, peak MiB so far, above what the imports need)."""
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise RuntimeError("a side of the comparison has died; what it wrote stands above")
+            raise RuntimeError("a side of the comparison has died; see its messages above")
         return tuple(json.loads(answer))
 
     def close(self) -> None:
@@ -244,7 +247,7 @@ class Side:
 
 
 def compare(task: str, pairs: int, compiled: bool) -> dict:
-    """Run all sides of a task in turn, after two turns that do not count."""
+    """Time all sides of a task in turn and return the record. The first two turns do not count."""
     names = ["ours", "jelly", "gemm"] + (["compiled"] if compiled and task == "train" else [])
     sides = {name: Side(name, task) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -283,12 +286,15 @@ def compare(task: str, pairs: int, compiled: bool) -> dict:
 
 
 def share_of_ceiling(row: dict) -> float:
-    """Return the time that a row's products would take at the ceiling, as a share of the time it takes."""
+    """Return the time of a row's products at the speed of the ceiling, as a share of the row's time."""
     return round(product_flops(row["task"]) / (row["ours_ms"] / 1e3) / 1e9 / row["gemm_gflops"], 3)
 
 
 def product_flops(task: str) -> float:
-    """Floating point operations of a task's matrix products; 0 for the neuron and the fixed transforms."""
+    """Return the floating-point operations of a task's matrix products.
+
+    0 for the neuron and the fixed transforms.
+    """
     from benchmarks.ablations import macs
     from minispike.blocks.ssa import SSA
 
@@ -297,14 +303,14 @@ def product_flops(task: str) -> float:
     if not task.startswith("ssa"):
         return 0
     x, _ = inputs(task)
-    return 6 * macs(SSA(x.shape[-1], HEADS[x.shape], rng=0).to(dtype="float32"), x)  # forward and two back
+    return 6 * macs(SSA(x.shape[-1], HEADS[x.shape], rng=0).to(dtype="float32"), x)  # 1 forward, 2 backward
 
 
 def gemm_flops(backward: bool) -> float:
-    """Floating point operations of 4-384's products for 32 images: 2 a multiply-accumulate.
+    """Return the floating-point operations of 4-384's products for 32 images, 2 per multiply-accumulate.
 
-    The first convolution is computed once, everything else T times. Backward takes two products for each,
-    but for the first convolution one: the image needs no gradient.
+    The first convolution is computed once, everything else T times. Backward needs two products for each
+    product of forward. It needs only one for the first convolution, because the image needs no gradient.
     """
     from benchmarks.ablations import macs
     from minispike import create_model
@@ -317,9 +323,9 @@ def gemm_flops(backward: bool) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tasks", nargs="*", choices=[[], *TASKS], help="by default all")
+    parser.add_argument("tasks", nargs="*", choices=[[], *TASKS], help="what to time; all by default")
     parser.add_argument("--pairs", type=int, default=7, help="turns that count (default 7)")
-    parser.add_argument("--compile", action="store_true", help="also time torch.compile's training step")
+    parser.add_argument("--compile", action="store_true", help="also time a training step with torch.compile")
     parser.add_argument("--work", nargs=2, metavar=("SIDE", "TASK"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
@@ -333,7 +339,7 @@ def main() -> None:
         "machine": machine(),
         "rows": [],
     }
-    print("| what | minispike | SpikingJelly | ratio | must, aim | memory |\n|---|---|---|---|---|---|")
+    print("| task | minispike | SpikingJelly | of time | goal | of memory |\n|---|---|---|---|---|---|")
     for task in args.tasks or TASKS:
         row = compare(task, args.pairs, args.compile)
         record["software"] = row.pop("software")

@@ -1,7 +1,8 @@
-"""Count trained digits models over mixer, T and seed: python -m benchmarks.energy
+"""Count the energy of trained digits models, for each mixer, T and seed: python -m benchmarks.energy
 
-Trains what is not yet in runs/energy (20 epochs each, as the other benchmarks), counts each model on the 360
-test digits, runs one of them event by event in both precisions, and writes results/energy.json.
+Trains the models that are not yet in runs/energy, for 20 epochs each, as the other benchmarks do. Then counts
+the operations of each model on the 360 test digits, runs one model event by event in float64 and in float32,
+and writes results/energy.json.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ MIXERS = {  # name: (model, overrides)
 }
 STEPS = (1, 2, 4)
 SEEDS = (10, 11, 12)
-MODELS = Path("runs/energy")  # trained models stay here: another way to count trains nothing anew
+MODELS = Path("runs/energy")  # trained models are kept here, so a new way to count needs no new training
 RESULTS = Path(__file__).parent / "results"
 
 
 def trained(mixer: str, T: int, seed: int):
-    """Return the small digits model with this mixer after 20 epochs, from MODELS if it is there."""
+    """Return the small digits model with this mixer after 20 epochs, read from MODELS if it is there."""
     path = MODELS / f"{mixer}_T{T}_seed{seed}.safetensors"
     if path.exists():
         return load(path)
@@ -49,7 +50,7 @@ def trained(mixer: str, T: int, seed: int):
 
 
 def measure(mixer: str, T: int, seed: int, images, labels) -> dict:
-    """Return one model's record: accuracy, dense MACs a step, rates, and nJ an image by column and part."""
+    """Return a model's record: accuracy, dense MACs per step, nJ per image by column and part, and rates."""
     model = trained(mixer, T, seed)
     found = count(model, images)
     return {
@@ -64,7 +65,7 @@ def measure(mixer: str, T: int, seed: int, images, labels) -> dict:
 
 
 def by_events(images) -> dict:
-    """Run one model event by event and as a network, in both precisions; return how far they differ."""
+    """Run one model event by event and as a network, in both precisions; return how they differ."""
     model, found = trained("ssa", 4, 10).eval(), {"model": "ssa, T = 4, seed 10", "images": len(images)}
     for dtype in ("float64", "float32"):
         model.to(dtype=dtype)
@@ -96,7 +97,7 @@ def main() -> None:
         "by_events": by_events(images),
     }
     (RESULTS / "energy.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print("| mixer | T | accuracy | MACs a step | paper | strict | events |\n|---|---|---|---|---|---|---|")
+    print("| mixer | T | accuracy | MACs per step | paper | strict | events |\n|---|---|---|---|---|---|---|")
     for T in STEPS:
         for mixer in MIXERS:
             print(line(record["runs"], mixer, T))
@@ -105,7 +106,7 @@ def main() -> None:
 
 
 def line(runs: list[dict], mixer: str, T: int) -> str:
-    """Return a mixer's line of the table: means over seeds, and the change against SSA."""
+    """Return a mixer's row of the table: means over seeds and, in brackets, the change against SSA."""
 
     def mean(name, f):
         return float(np.mean([f(run) for run in runs if (run["mixer"], run["T"]) == (name, T)]))

@@ -1,8 +1,9 @@
-"""Reading recordings beside NumPy's bare reading: python -m benchmarks.events
+"""Compare the time of reading recordings with NumPy's bare reading: python -m benchmarks.events
 
-Writes a recording of 12.5 million events (100 MB) in AEDAT 2.0 and in 3.1, and reads each with our reader,
-which checks everything, and with np.fromfile and the format's masks alone, which check nothing. All are timed
-in turn, round after round, and so is events_to_frames, for both ways of framing. Writes results/events.json.
+This writes a recording of 12.5 million events (100 MB) in AEDAT 2.0 and in AEDAT 3.1. Each file is read by
+our reader, which checks everything, and by np.fromfile and the format's bit masks, which check nothing. All
+are timed in turn, round after round. events_to_frames is timed too, for both ways of splitting. The results
+are written to results/events.json.
 """
 
 from __future__ import annotations
@@ -36,14 +37,17 @@ BARE = "np.fromfile and masks, 2.0", "np.fromfile and masks, 3.1"
 
 
 def bare2(path: Path) -> tuple[np.ndarray, ...]:
-    """Columns x, y, t, p by np.fromfile and masks; nothing is checked, nothing put together."""
+    """Return columns x, y, t, p by np.fromfile and masks, without checks and not as one event array."""
     records = np.fromfile(path, ">u4", offset=len(HEADER2)).reshape(-1, 2)
     address, t = records[:, 0].astype("u4"), records[:, 1].astype("i8")
     return 127 - ((address & 0x7F00) >> 8), 127 - ((address & 0xFE) >> 1), t, address & 1 == 0
 
 
 def bare3(path: Path) -> tuple[np.ndarray, ...]:
-    """As bare2; the packets are known to be whole, of PER_PACKET events, and without overflow."""
+    """Return columns as bare2 does, for a file of full packets of PER_PACKET events without overflow.
+
+    A last packet with fewer events is left out.
+    """
     raw = np.fromfile(path, "u1", offset=len(HEADER3))
     whole = len(raw) // (PACKET.size + 8 * PER_PACKET)
     body = raw[: whole * (PACKET.size + 8 * PER_PACKET)].reshape(whole, -1)[:, PACKET.size :]
@@ -57,14 +61,17 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=12_500_000)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    n, rng = options.events, np.random.default_rng(0)
+    n = options.events
+    rng = np.random.default_rng(0)
     x, y = rng.integers(0, 128, (2, n))
     events = make_events(x, y, np.sort(rng.integers(0, 10**8, n)), rng.random(n) < 0.5)
     with tempfile.TemporaryDirectory() as folder:
-        file2, file3 = Path(folder) / "2.aedat", Path(folder) / "3.aedat"
+        file2 = Path(folder) / "2.aedat"
+        file3 = Path(folder) / "3.aedat"
         write_aedat2(file2, events)
         write_aedat3(file3, events, PER_PACKET)
-        assert np.array_equal(read_aedat2(file2), events) and np.array_equal(read_aedat3(file3), events)
+        assert np.array_equal(read_aedat2(file2), events)
+        assert np.array_equal(read_aedat3(file3), events)
         tasks = {
             READERS[0]: lambda: read_aedat2(file2),
             BARE[0]: lambda: bare2(file2),
@@ -74,7 +81,7 @@ def main() -> None:
             "events_to_frames, time": lambda: events_to_frames(events, 16, "time"),
         }
         times: dict[str, list[float]] = {name: [] for name in tasks}
-        for i in range(options.rounds + 1):  # the first does not count
+        for i in range(options.rounds + 1):  # the first round is not counted
             for name, task in tasks.items():
                 start = time.perf_counter()
                 task()
@@ -88,7 +95,7 @@ def main() -> None:
     for reader, bare in zip(READERS, BARE, strict=True):
         ratio = median(a / b for a, b in zip(times[reader], times[bare], strict=True))
         found[reader]["of_bare"] = round(ratio, 2)
-        print(f"{reader} takes {ratio:.2f} of the bare reading's time")
+        print(f"{reader} takes {ratio:.2f} times as long as the bare reading")
     command = f"python -m benchmarks.events --events {n} --rounds {options.rounds}"
     record = {"command": command, "date": date.today().isoformat(), "machine": machine(), "found": found}
     (RESULTS / "events.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -1,9 +1,10 @@
-"""Kill a training at random moments and see what it ends with: python -m benchmarks.kill
+"""Kill a training at random moments, resume it, and check its end: python -m benchmarks.kill
 
-A small run on the digits writes a checkpoint after each step. It is killed (SIGKILL: no handler, no clean-up)
-again and again, every other time in the middle of a write: as soon as the unfinished file appears. After each
-kill the folder must hold a checkpoint that can be read; --resume goes on. In the end weights, buffers,
-optimizer and metrics must be, bit for bit, those of a run that was left alone. Writes results/kill.json.
+A small run on the digits writes a checkpoint after each step. It is killed again and again by SIGKILL, which
+allows no handler and no clean-up. Every other kill is aimed at the middle of a write: it comes as soon as the
+unfinished file appears. After each kill, the folder must hold a readable checkpoint, and --resume goes on. At
+the end, weights, buffers, optimizer and metrics must equal, bit for bit, those of an undisturbed run. Writes
+results/kill.json.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ def wait_for(moment, process: subprocess.Popen) -> bool:
 
 
 def kill_once(folder: Path, arguments: list, rng: random.Random, in_write: bool) -> dict | None:
-    """Start or resume a run, kill it, and return what was found; None if it was done before."""
+    """Start or resume a run, kill it, and return what the folder held; None if the run ended before."""
     newest, piece = folder / "checkpoint.safetensors", folder / "checkpoint.safetensors.part"
     before = inode(newest)
     process = begin(*arguments)
     delay = rng.uniform(0, 0.6)
-    alive = wait_for(lambda: inode(newest) not in (before, None), process)  # it trains
+    alive = wait_for(lambda: inode(newest) not in (before, None), process)  # a new checkpoint: it trains
     time.sleep(delay)
     if in_write:
         alive = wait_for(piece.exists, process)
@@ -61,7 +62,7 @@ def kill_once(folder: Path, arguments: list, rng: random.Random, in_write: bool)
     found = {"aimed": "the write" if in_write else "any moment", "after_s": round(delay, 2), "alive": alive}
     found["piece"] = f"{piece.stat().st_size:,} bytes" if piece.exists() else ""
     found["newest_missing"] = not newest.exists()
-    at = Run.open(folder).newest().training["progress"]  # raises where nothing can be read
+    at = Run.open(folder).newest().training["progress"]  # raises an error if nothing can be read
     return found | {"epoch": at["epoch"], "step": at["step"]}
 
 
@@ -73,7 +74,7 @@ def inode(path: Path) -> int | None:
 
 
 def differences(a: Path, b: Path) -> list[str]:
-    """Name all in which two finished runs differ, but for the seconds."""
+    """Return the names of everything in which two finished runs differ, except the seconds."""
     (x, metadata), (y, other) = (read_safetensors(path / "checkpoint.safetensors") for path in (a, b))
     wrong = [name for name in x.keys() | y.keys() if not np.array_equal(x.get(name), y.get(name))]
     one, two = (json.loads(each["training"]) for each in (metadata, other))
@@ -87,11 +88,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=24)
-    parser.add_argument("--epochs", type=int, default=12, help="of each run; as many runs as the kills need")
+    parser.add_argument("--kills", type=int, default=24, help="how many kills (default 24)")
+    parser.add_argument("--epochs", type=int, default=12, help="epochs of each run (default 12)")
     args = parser.parse_args()
     rng, rows, runs = random.Random(0), [], []
-    print(" run kill  aimed at    unfinished piece   goes on at")
+    print(" run kill  aimed at    unfinished piece   resumes at")
     with tempfile.TemporaryDirectory() as place:
         while len(rows) < args.kills:
             seed = len(runs)
@@ -107,7 +108,7 @@ def main() -> None:
                     break
                 arguments, kills = ["--resume", cut], kills + 1
                 rows.append({"run": seed, **found})
-                missing = "  (newest missing: the one before it)" if found["newest_missing"] else ""
+                missing = "  (from the checkpoint before the newest)" if found["newest_missing"] else ""
                 at = f"epoch {found['epoch'] + 1}, step {found['step']}{missing}"
                 print(f"{seed:4} {len(rows):4}  {found['aimed']:<10}  {found['piece']:<17}  {at}", flush=True)
             process = begin("--resume", cut)
@@ -119,13 +120,13 @@ def main() -> None:
             print(f"run {seed}: {kills} kills; differences at the end: {', '.join(wrong) or 'none'}")
     pieces = sum(bool(row["piece"]) for row in rows)
     wrong = sum(bool(run["differences"]) for run in runs)
-    print(f"{len(rows)} kills, {pieces} of them within a write; runs that differ at the end: {wrong}")
+    print(f"{len(rows)} kills, {pieces} of them during a write; runs that differ at the end: {wrong}")
     record = {"command": f"python -m benchmarks.kill --kills {args.kills} --epochs {args.epochs}"}
     record |= {"date": str(date.today()), "machine": machine(), "recipe": RECIPE, "runs": runs, "kills": rows}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "kill.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if wrong or any(run["left_behind"] for run in runs):
-        raise SystemExit("a killed run did not end as one that was left alone")
+        raise SystemExit("a killed run did not end as the undisturbed run")
 
 
 if __name__ == "__main__":

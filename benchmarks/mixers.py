@@ -1,9 +1,9 @@
-"""Attention beside fixed transforms: python -m benchmarks.mixers
+"""Compare the speed and memory of the mixers: python -m benchmarks.mixers
 
-For the mixer alone and for the whole 4-384 CIFAR model: training step and inference as throughput against
-SSA's, peak memory against SSA's, parameters, multiply-accumulates; and how each mixer grows with the number
-of tokens. All mixers are timed in turn, round after round, and ratios are taken within a round. Writes
-results/mixer_speed.json and results/mixer_speed.png.
+For the mixer alone and for the whole 4-384 CIFAR model: throughput of a training step and of inference, and
+peak memory, each against SSA's; parameters and multiply-accumulates. Also measured is how each mixer's time
+and memory grow with the number of tokens. All mixers are timed in turn, round after round, and each ratio is
+taken within a round. Writes results/mixer_speed.json and results/mixer_speed.png.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from minispike.parallel import get_threads, keep_freed_memory
 RESULTS = Path(__file__).parent / "results"
 D, HEADS = 384, 12
 
-MIXERS: dict[str, Callable] = {  # name: (token grid) -> mixer of width D
+MIXERS: dict[str, Callable] = {  # name: (token grid) → mixer of width D
     "ssa": lambda grid: SSA(D, HEADS, rng=0),
     "fft1d": lambda grid: Spiking(FourierMix(D)),
     "fft2d": lambda grid: Spiking(FourierMix(D, "tokens and channels")),
@@ -114,7 +114,7 @@ def seconds(f: Callable) -> float:
 
 
 def in_turn(tasks: dict[str, Callable], rounds: int, label: str) -> dict[str, list[float]]:
-    """Time every task once a round, in turn, after one round that does not count."""
+    """Return each task's seconds: one run per round, in turn. The first round does not count."""
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for i in tqdm(range(rounds + 1), desc=label):
         for name, task in tasks.items():
@@ -125,18 +125,18 @@ def in_turn(tasks: dict[str, Callable], rounds: int, label: str) -> dict[str, li
 
 
 def gain(times: dict[str, list[float]], name: str) -> float:
-    """Return throughput/throughput_SSA − 1, the median over rounds."""
+    """Return throughput/throughput_SSA − 1, as the median over rounds."""
     return median(a / b for a, b in zip(times["ssa"], times[name], strict=True)) - 1
 
 
 def peak_memory(what: str, name: str) -> float:
-    """Return the MiB that one training step needs above what importing needs, in a process of its own."""
+    """Return the MiB that a training step needs above the imports, measured in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.mixers", "--memory", what, name]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def report_memory(what: str, name: str) -> None:
-    """The other side of peak_memory: run two steps and print the rise of the process's own peak (Linux)."""
+    """Run two steps and print by how many MiB the process's peak rises (Linux). peak_memory starts this."""
 
     def peak() -> int:  # KiB; getrusage would also remember the process that started this one
         status = Path("/proc/self/status").read_text()
@@ -150,7 +150,7 @@ def report_memory(what: str, name: str) -> None:
 
 
 def compare(what: str, rounds: int) -> list[dict]:
-    """Measure one table: the mixers alone, or the whole models."""
+    """Measure one table and return its rows. what: "mixer", the mixers alone, or "model", whole models."""
     tasks = {name: (mixer_task if what == "mixer" else model_task)(name) for name in MIXERS}
     train = in_turn({name: step for name, (step, _) in tasks.items()}, rounds, f"{what}, training step")
     infer = in_turn({name: f for name, (_, f) in tasks.items()}, rounds, f"{what}, inference")
@@ -179,8 +179,9 @@ def compare(what: str, rounds: int) -> list[dict]:
 
 
 def growth(rounds: int) -> dict[str, dict]:
-    """Measure forward and backward over N = 16 … 1024 tokens: time and memory of every mixer, and of the
-    products of SSA and SASA in both orders.
+    """Return time and memory of forward and backward, for N = 16 … 1024 tokens.
+
+    Measured for every mixer, and for the products of SSA and SASA in both orders.
     """
     sizes, found = [4, 8, 16, 32], {}
     rng = np.random.default_rng(0)
@@ -188,7 +189,7 @@ def growth(rounds: int) -> dict[str, dict]:
         N = side * side
         tasks = {name: mixer_task(name, (side, side), T=1, B=4)[0] for name in MIXERS}
         q, k, v = ((rng.random((1, 4, HEADS, N, D // HEADS)) < 0.2).astype("float32") for _ in range(3))
-        k_a = k.reshape(1, 4, HEADS, N // 4, 4, D // HEADS).sum(4)  # n = N/4: which four does not matter here
+        k_a = k.reshape(1, 4, HEADS, N // 4, 4, D // HEADS).sum(4)  # n = N/4; which 4 tokens does not matter
         tasks["(QKᵀ)V"] = lambda q=q, k=k, v=v: product(q, k, v, lambda q, k, v: (q @ k) @ v)
         tasks["Q(KᵀV)"] = lambda q=q, k=k, v=v: product(q, k, v, lambda q, k, v: q @ (k @ v))
         tasks["(QK_Aᵀ)K_A"] = lambda q=q, k=k_a: product(q, k, k, lambda q, t, a: (q @ t) @ a)
@@ -198,7 +199,7 @@ def growth(rounds: int) -> dict[str, dict]:
             curve["tokens"].append(N)
             curve["ms"].append(round(1e3 * median(times), 3))
             curve["mib"].append(round(traced_peak(tasks[name]), 2))
-    for curve in found.values():  # slope of log over log N from 64 tokens on: below, overhead rules
+    for curve in found.values():  # slope of log over log N, from 64 tokens on: with fewer, overhead dominates
         n = np.log(curve["tokens"][1:])
         for what in ("ms", "mib"):
             slope = float(np.polyfit(n, np.log(curve[what][1:]), 1)[0])
@@ -207,7 +208,7 @@ def growth(rounds: int) -> dict[str, dict]:
 
 
 def traced_peak(task: Callable) -> float:
-    """Return the MiB of arrays that a task has at most at a time."""
+    """Return the largest amount of arrays, in MiB, that a task holds at any moment."""
     tracemalloc.start()
     task()
     peak = tracemalloc.get_traced_memory()[1]
@@ -216,7 +217,7 @@ def traced_peak(task: Callable) -> float:
 
 
 def crossover(rounds: int) -> list[dict]:
-    """Time Re(F x) along tokens by matrix product and by FFT, and along both axes by products and by FFT."""
+    """Return times of Re(F x), along tokens and along both axes, each by matrix products and by FFT."""
     rows, rng = [], np.random.default_rng(0)
     for N, width in [(16, D), (64, D), (144, D), (196, D), (256, D), (400, D), (1024, D), (16, 64), (64, 64)]:
         x = rng.standard_normal((max(1, 2**20 // (N * width)), N, width)).astype("float32")
@@ -305,7 +306,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9, help="timed rounds of each measurement (default 9)")
     parser.add_argument(
-        "--memory", nargs=2, metavar=("WHAT", "MIXER"), help="print one process's peak and stop"
+        "--memory", nargs=2, metavar=("WHAT", "MIXER"), help="only print one mixer's peak memory"
     )
     args = parser.parse_args()
     if args.memory:

@@ -1,9 +1,9 @@
-"""Whole trainings through the command line, recorded: python -m benchmarks.runs fashion-mnist RUNS
+"""Record whole trainings through the command line: python -m benchmarks.runs fashion-mnist RUNS
 
-Trains every variant of an experiment with every seed, each in a run of its own (one thread each, --jobs at a
-time), then collects them into results/<experiment>.json and .png. A run that is there already is gone on
-with, and a finished one is only read, so an interruption loses nothing. Test accuracy is the last epoch's,
-not the best over epochs.
+Trains every variant of an experiment with every seed. Each training is a run in a folder of its own, with one
+thread; --jobs runs go on at a time. Then collects all runs into results/<experiment>.json and .png. A run
+that exists already is resumed, and a finished run is only read, so an interruption loses nothing. Test
+accuracy is that of the last epoch, not of the best.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RESULTS = Path(__file__).parent / "results"
 COUNTED = 100  # test samples on which operations are counted
 PRETRAINING, SIMULATED = "V2's pre-training", "fashion-dvs"
 V2, DVS = "spikformer_v2_2_64_fashion", "attention_free_{}_2_64_fashion_dvs"
-EXPERIMENTS: dict[str, dict[str, tuple[str, dict, str]]] = {  # variant: (model, options, what it begins with)
+EXPERIMENTS: dict[str, dict[str, tuple[str, dict, str]]] = {  # variant: (model, options, starting point)
     "fashion-mnist": {
         "Spikformer": ("spikformer_2_64_fashion", {}, ""),
         "Attention-free, 1-D Fourier": ("attention_free_fft1d_2_64_fashion", {}, ""),
@@ -63,7 +63,7 @@ def folder_of(variant: str, seed: int, root: Path) -> Path:
 
 
 def train(experiment: str, variant: str, seed: int, root: Path) -> None:
-    """Train a run to its end, from wherever it stands."""
+    """Train a run to its end: start it, or resume it where it stopped."""
     model, options, first = EXPERIMENTS[experiment][variant]
     folder = folder_of(variant, seed, root)
     options = {"model": model, "seed": seed, "threads": 1} | options
@@ -95,9 +95,10 @@ def finished(run: Run) -> bool:
 
 
 def minutes_of(experiment: str, variant: str, seed: int, root: Path) -> float:
-    """Return how long a run took by the clock, tests and what it began with included.
+    """Return how many minutes a run took by the clock, with its tests and the run that it started from.
 
-    Its epochs' seconds: without the start and the pictures, some seconds, and without interruptions.
+    This is the sum of its epochs' seconds. It leaves out starting and drawing, which take some seconds, and
+    interruptions.
     """
     folder, first = folder_of(variant, seed, root), EXPERIMENTS[experiment][variant][2]
     minutes = sum(row["seconds"] for row in Run.open(folder).read_metrics()) / 60
@@ -105,14 +106,14 @@ def minutes_of(experiment: str, variant: str, seed: int, root: Path) -> float:
 
 
 def collect(experiment: str, variant: str, seed: int, root: Path) -> dict:
-    """Return what a run has come to. SystemExit for one that is not finished."""
+    """Return the results of a run. Raises SystemExit if the run is not finished."""
     run = Run.open(folder_of(variant, seed, root))
     if not finished(run):
         raise SystemExit(f"{run.folder} is not finished")
     rows, saved = run.read_metrics(), run.newest()
     first = EXPERIMENTS[experiment][variant][2]
     found = {"variant": variant, "seed": seed}
-    found |= {"recipe": asdict(run.recipe) | {"root": "", "init": first}}  # not where they were
+    found |= {"recipe": asdict(run.recipe) | {"root": "", "init": first}}  # without the folders' places
     found |= {"parameters": saved.model.num_params()}
     found |= {"minutes": round(minutes_of(experiment, variant, seed, root), 1)}
     found |= {"minutes_before": round(minutes_of(experiment, first, seed, root), 1) if first else 0.0}
@@ -131,7 +132,7 @@ def collect(experiment: str, variant: str, seed: int, root: Path) -> dict:
 
 
 def right(model: SpikingTransformer, test: Iterable) -> np.ndarray:
-    """Return for each test sample, in order, whether the model's answer is right: bool [n]."""
+    """Return, for each test sample in order, whether the model's answer is right: bool [n]."""
     model.eval()
     with no_grad():
         answers = [(model(images).data.argmax(1), labels) for images, labels in test]
@@ -139,11 +140,12 @@ def right(model: SpikingTransformer, test: Iterable) -> np.ndarray:
 
 
 def table(runs: list[dict]) -> str:
-    """Return accuracy with its spread, time, size and energy of each variant, as Markdown.
+    """Return a Markdown table: accuracy with its spread, time, size and energy of each variant.
 
-    With several seeds also each one's difference to the first, and its standard error, of two kinds: by
-    images, from how often seeds are right on each (what other test images would change); by seeds, from the
-    spread of accuracies, taken as the same for all variants (what other seeds would change).
+    With several seeds, it also has each variant's difference to the first, with two standard errors. "By
+    images" is what other test images would change; it follows from how many seeds are right on each image.
+    "By seeds" is what other seeds would change; it follows from the spread of accuracies, which is taken as
+    the same for all variants.
     """
     found: dict[str, list[dict]] = {}
     for run in runs:
@@ -176,17 +178,17 @@ def table(runs: list[dict]) -> str:
 
 
 def difference(runs: list[dict], others: list[dict]) -> tuple[float, float]:
-    """Return by how many points the runs are right more often, and its standard error over test images."""
+    """Return by how many points `runs` are better than `others`, and the standard error over images."""
     shares = []
     for each in (runs, others):
         bits = [np.unpackbits(np.frombuffer(bytes.fromhex(run["right"]), "uint8")) for run in each]
         shares.append(np.mean([row[: run["tested"]] for row, run in zip(bits, each, strict=True)], 0))
-    gaps = 100 * (shares[0] - shares[1])  # [n], of each image: more often, or less, than the others
+    gaps = 100 * (shares[0] - shares[1])  # [n]: of each image, how much more often than the others
     return gaps.mean(), gaps.std(ddof=1) / np.sqrt(gaps.size)
 
 
 def draw(experiment: str, runs: list[dict]) -> None:
-    """Draw each seed's test accuracy, and beside it the seeds' mean over minutes, pre-training included."""
+    """Draw each seed's accuracy and, next to it, the seeds' mean over minutes, with pre-training."""
     fig, (ends, course) = viz.figure(1, 2, size=(11, 4.2))
     variants: dict[str, list[dict]] = {}
     for run in runs:
@@ -213,8 +215,8 @@ def draw(experiment: str, runs: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment", choices=list(EXPERIMENTS))
-    parser.add_argument("folder", type=Path, help="where the runs are, or will be")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default 2)")
+    parser.add_argument("folder", type=Path, help="the folder of all runs")
+    parser.add_argument("--jobs", type=int, default=2, help="number of runs at a time (default 2)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -224,7 +226,7 @@ def main() -> None:
 
     def work(seed: int, variant: str) -> None:
         first = variants[variant][2]
-        if first:  # it was submitted before
+        if first:  # this job was submitted before
             jobs[seed, first].result()
         train(args.experiment, variant, seed, args.folder)
 
@@ -234,7 +236,7 @@ def main() -> None:
         try:
             for job in as_completed(jobs.values()):
                 job.result()
-        except BaseException:  # Ctrl-C, or a run that fails: begin no other
+        except BaseException:  # Ctrl-C, or a run that failed: start no other run
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     runs = [collect(args.experiment, *pair[::-1], args.folder) for pair in jobs]

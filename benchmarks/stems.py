@@ -1,11 +1,11 @@
-"""SPS beside SCS, and what masking saves: python -m benchmarks.stems
+"""Compare the stems SPS and SCS, and pre-training with supervised training: python -m benchmarks.stems
 
-First the two stems alone, forward and backward and in inference, at three image sizes, SCS with its halvings
-where SPS has them, and early, as our small models do. Then one step of masked pre-training against one step
-of supervised training of the same encoder, at three sizes, and the same for the stem and the blocks alone:
-the blocks see fewer tokens and get cheaper, the stem is computed densely and does not. All variants are timed
-in turn, round after round, and ratios are taken within a round. Writes results/stems.json and
-results/stems.png.
+First the two stems alone, forward with backward and inference, at three image sizes. SCS comes in two forms:
+it halves the grid in the same stages as SPS, or early, as our small models do. Then one step of masked
+pre-training against one step of supervised training of the same encoder, at three sizes; the same for the
+stem and the blocks alone. The blocks get cheaper, because they see fewer tokens. The stem does not, because
+it is computed densely. All variants are timed in turn, round after round, and each ratio is taken within a
+round. Writes results/stems.json and results/stems.png.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DATA = {  # name: (SPS's model, width, batch, steps, share of the rounds)
     "fashion": ("spikformer_2_64_fashion", 64, 8, 4, 1.0),
     "imagenet": ("spikformer_8_384_imagenet", 384, 1, 1, 0.4),
 }
-SIZES = {  # name: (overrides of spikformer_v2_2_64_fashion, batch, steps that are tried)
+SIZES = {  # name: (overrides of spikformer_v2_2_64_fashion, batch, values of T)
     "2-64": (dict(embed_dim=64, depth=2, num_heads=4), 8, (1, 4)),
     "4-128": (dict(embed_dim=128, depth=4, num_heads=4), 8, (1, 4)),
     "6-256": (dict(embed_dim=256, depth=6, num_heads=8), 4, (1,)),
@@ -54,7 +54,7 @@ MASKS = (0.5, 0.75)
 
 
 class Stem(Module):
-    """A model's stem on static images [B, H, W, C], shown T times."""
+    """A model's stem on static images [B, H, W, C], each shown for T time steps."""
 
     def __init__(self, stem: Module, T: int):
         self.stem, self.T = stem, T
@@ -64,7 +64,7 @@ class Stem(Module):
 
 
 def make_stems(data: str) -> dict[str, Stem]:
-    """Return the stems to compare: SPS, SCS halving in the same places, and early where our models do."""
+    """Return the stems to compare: SPS, SCS that halves in the same stages, and early as our models do."""
     name, width, _, T, _ = DATA[data]
     kinds = {"SPS": {}, "SCS": {"stem": "scs"}}
     if data in EARLY:
@@ -74,7 +74,7 @@ def make_stems(data: str) -> dict[str, Stem]:
 
 
 def compare_stems(data: str, rounds: int) -> list[dict]:
-    """Time the stems on random images; return a row for each."""
+    """Time the stems on random images; return one row per stem."""
     _, width, B, T, share = DATA[data]
     rounds, stems = max(1, round(share * rounds)), make_stems(data)
     size = {"digits": (8, 8, 1), "fashion": (32, 32, 1), "imagenet": (224, 224, 3)}[data]
@@ -116,7 +116,7 @@ def run(module: Module, x) -> None:
 
 
 def ratio(times: dict[str, list[float]], name: str, to: str) -> float:
-    """Return time/time of `to`, the median over rounds."""
+    """Return the time of `name` over the time of `to`, as the median over rounds."""
     return median(a / b for a, b in zip(times[name], times[to], strict=True))
 
 
@@ -124,9 +124,10 @@ def ratio(times: dict[str, list[float]], name: str, to: str) -> float:
 
 
 def pretraining_tasks(size: str, T: int) -> dict[str, Callable]:
-    """Return what is timed at one size, by name: a whole step, and its stem and its blocks alone.
+    """Return the tasks to time at one size, by name: a whole step, the stem alone, the blocks alone.
 
-    "step", "stem" and "blocks" are supervised training's; with a mask's ratio behind them, pre-training's.
+    "step", "stem" and "blocks" are those of supervised training. With a mask ratio after the name, as in
+    "step 0.5", they are those of pre-training.
     """
     overrides, B, _ = SIZES[size]
     rng = np.random.default_rng(0)
@@ -160,7 +161,7 @@ def pretraining_step(masked: Module, images, visible) -> Callable:
 
 
 def parts(model, images, visible: Visible | None) -> dict[str, Callable]:
-    """Return forward and backward of the stem alone, and of the blocks alone, on random tokens."""
+    """Return two tasks: forward and backward of the stem alone, and of the blocks on random tokens."""
     halvings = sum(stage.half for stage in model.stem.stages)
     tokens = visible.per_sample if visible else (32 >> halvings) ** 2
     shape = (model.T, len(images), tokens, model.stem.stages[-1].down.map.out_channels)
@@ -180,7 +181,7 @@ def parts(model, images, visible: Visible | None) -> dict[str, Callable]:
 
 
 def compare_pretraining(size: str, T: int, rounds: int) -> dict:
-    """Time one size; return milliseconds, and for each mask the ratio pre-training / supervised."""
+    """Time one size; return the milliseconds, and for each mask the ratios pre-training/supervised."""
     overrides, B, _ = SIZES[size]
     times = in_turn(pretraining_tasks(size, T), rounds, f"pre-training {size}, T = {T}")
     model = create_model("spikformer_v2_2_64_fashion", **overrides)
@@ -198,7 +199,7 @@ def compare_pretraining(size: str, T: int, rounds: int) -> dict:
 
 
 def show(record: dict) -> None:
-    print("\n| images | stem | training | of SPS | inference | of SPS | parameters | MACs |")
+    print("\n| images | stem | training | over SPS | inference | over SPS | parameters | MACs |")
     print("|---|---|---|---|---|---|---|---|")
     for r in record["stems"]:
         images = f"{r['images']}, D = {r['width']}, T = {r['T']}"
@@ -207,7 +208,7 @@ def show(record: dict) -> None:
         print(
             f"| {images} | {r['stem']} | {train} | {infer} | {r['parameters']:,} | {r['macs'] / 1e6:.2f} M |"
         )
-    print("\nPre-training's time / supervised training's; a step has its optimizer, and its decoder or head:")
+    print("\nTime of pre-training over supervised training; a step includes optimizer, decoder or head:")
     print("\n| model | T | mask | supervised | pre-training | step | stem | blocks |")
     print("|---|---|---|---|---|---|---|---|")
     for r in record["pretraining"]:
