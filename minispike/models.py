@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from .autograd import Tensor, as_tensor, where
 from .backend import get_xp, make_rng
@@ -148,13 +149,48 @@ def list_models() -> list[str]:
     return list(NAMES)
 
 
-def create_model(name: str, *, rng=0, dtype: str = "float32", **overrides) -> SpikingTransformer:
+def create_model(
+    name: str, *, rng=0, dtype: str = "float32", pretrained: bool = False, **overrides
+) -> SpikingTransformer:
     """Build a model by name, with fresh weights from `rng` (a seed or a numpy Generator), in training mode.
 
     overrides: any field of configs.Config that the model's mixer uses, for example T, depth, mixer or tau.
+    pretrained: take trained weights from the folder weights/ of the repository instead. Then only T, smooth
+    and detach_reset may be overridden.
     Raises ValueError for an unknown name, TypeError for an unknown field; both say what there is.
+    FileNotFoundError without trained weights for this model.
     """
-    return build_model(configuration(name, dtype=dtype, **overrides), rng=rng)
+    config = configuration(name, dtype=dtype, **overrides)
+    if not pretrained:
+        return build_model(config, rng=rng)
+    fixed = sorted(overrides.keys() - set(CHANGEABLE))
+    if fixed:
+        allowed = ", ".join(("dtype", *CHANGEABLE))
+        raise ValueError(
+            f"trained weights fix {', '.join(fixed)}; with pretrained=True you may change {allowed}"
+        )
+    model = build_model(config, rng=rng)
+    model.load_state_dict(_trained_weights(name))
+    return model
+
+
+CHANGEABLE = ("T", "smooth", "detach_reset")  # what trained weights leave open
+WEIGHTS = Path(__file__).parent.parent / "weights"
+
+
+def _trained_weights(name: str) -> dict:
+    from .files.checkpoint import load  # a wing: the only one that the learning path calls
+
+    path = WEIGHTS / f"{name}.safetensors"
+    if not path.exists():
+        there = sorted(each.stem for each in WEIGHTS.glob("*.safetensors"))
+        known = (
+            f"there are weights of {', '.join(there)}"
+            if there
+            else "weights/ comes with a clone of the repository"
+        )
+        raise FileNotFoundError(f"no trained weights of {name} in {WEIGHTS}: {known}")
+    return load(path).state_dict()
 
 
 def build_model(config: Config, *, rng=0) -> SpikingTransformer:

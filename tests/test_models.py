@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from minispike import Tensor, check_grads, create_model, list_models, no_grad, ops, trace
+from data_utils import load_digits
+from minispike import Tensor, check_grads, create_model, evaluate, list_models, models, no_grad, ops, trace
 from minispike.configs import DATA, MIXER_FIELDS, PREFIXES, Config, configuration
 from minispike.files.checkpoint import load, save
 from minispike.models import MIXERS
@@ -422,3 +423,28 @@ def test_a_family_of_an_older_file_is_read(family, config):
     read = Config.from_dict({"family": family, **found})
     assert read == Config(**found | {"pools": (False,) * 4}, **config)
     assert Config.from_dict({"family": family, "stem": "scs", "mixer": "haar", **found}).mixer == "haar"
+
+
+# ---------------------------------------------------------------- trained weights
+
+
+def test_a_trained_model_knows_the_unseen_digits():
+    images, labels = load_digits()[1]
+    model = create_model("spikformer_1_64_digits", pretrained=True)
+    assert evaluate(model, [(images, labels)])[1] >= 0.975
+    assert evaluate(create_model("spikformer_1_64_digits", pretrained=True, T=2), [(images, labels)])[1] > 0.9
+    double = create_model("spikformer_1_64_digits", pretrained=True, dtype="float64", detach_reset=False)
+    np.testing.assert_array_equal(double.head.weight.data, model.head.weight.data.astype("float64"))
+    assert double.T == 4 and not double.blocks[0].mixer.attention.detach_reset
+
+
+def test_trained_weights_fix_everything_else(monkeypatch, tmp_path):
+    with pytest.raises(
+        ValueError, match="trained weights fix depth, tau; .* you may change dtype, T, smooth"
+    ):
+        create_model("spikformer_1_64_digits", pretrained=True, depth=2, tau=3.0)
+    with pytest.raises(FileNotFoundError, match="there are weights of spikformer_1_64_digits"):
+        create_model("saformer_1_64_digits", pretrained=True)
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path / "weights")
+    with pytest.raises(FileNotFoundError, match="weights/ comes with a clone of the repository"):
+        create_model("spikformer_1_64_digits", pretrained=True)

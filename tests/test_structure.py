@@ -24,8 +24,8 @@ WITHIN = {
         "sps", "scs", "ssa", "fourier", "wavelet", "control", "dwc", "sasa", "mlp", "encoder", "decoder",
     ],
     "measure": ["energy", "profile", "viz"],
-    "files": ["torchfile", "checkpoint", "interop"],
-    "runs": ["recipes", "folder", "memory", "session", "cli"],
+    "files": ["picklemachine", "torchfile", "checkpoint", "interop"],
+    "runs": ["recipes", "folder", "memory", "session", "compare", "cli"],
 }  # fmt: skip
 DATA = {
     "data_utils.images.digits",
@@ -67,6 +67,8 @@ def test_a_file_imports_only_from_those_above_it():
             assert not modules, path
             continue
         above = {name for name in modules if place(name) < place(module)}
+        if module == "minispike.models":  # create_model(…, pretrained=True) reads a file
+            above.add("minispike.files.checkpoint")
         assert modules == above, f"{module} imports {modules - above}"
 
 

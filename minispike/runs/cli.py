@@ -1,4 +1,4 @@
-"""The command line: python -m minispike train | pretrain | evaluate | info | profile | import"""
+"""The command line: python -m minispike train | pretrain | evaluate | compare | info | profile | import"""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ..measure.profile import as_dicts, profile, table
 from ..models import SpikingTransformer, configuration, create_model, list_models
 from ..parallel import keep_freed_memory, set_threads
 from ..train import evaluate
+from . import compare
 from .folder import Run
 from .recipes import CHOICES, KINDS, MASKED, PRETRAINING, RECIPES, Recipe, resolve
 from .session import SAMPLE, Stop, build, check_fit, check_step_fits, train, warnings_about
@@ -66,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     pretraining = "train an encoder on images with hidden patches, from which train --init can start"
     add_training(commands, "pretrain", PRETRAINING, pretraining)
     add_evaluation(commands)
+    add_comparison(commands)
     add_tools(commands)
     return parser
 
@@ -253,6 +255,32 @@ def data_of(recipe: Recipe) -> tuple:
     return open_data(recipe.data, recipe.root or None, size=config.img_size, **settings)
 
 
+# ---------------------------------------------------------------- comparison
+
+
+def add_comparison(commands) -> None:
+    """Add the command compare."""
+    what = "put runs next to each other: accuracy, loss, firing rates, energy, seconds"
+    parser = commands.add_parser("compare", help=what, description=what)
+    parser.set_defaults(run=run_compare)
+    parser.add_argument("folders", metavar="RUN", nargs="+", help="the runs' folders")
+    parser.add_argument("--figure", metavar="FILE", help="draw their curves")
+
+
+def run_compare(args) -> None:
+    def sample_of(recipe: Recipe):
+        _, test, _ = data_of(recipe)
+        return test.spread(SAMPLE)[0]
+
+    runs = [compare.read_run(folder, sample_of) for folder in args.folders]
+    print(compare.table(runs))
+    print(
+        f"fire: the neurons' mean firing rate. Energy: per image, of {SAMPLE} test images, as papers count."
+    )
+    if args.figure:
+        compare.draw(runs).savefig(args.figure)
+
+
 # ---------------------------------------------------------------- tools for models
 
 
@@ -275,7 +303,9 @@ def add_tools(commands) -> None:
     parser.add_argument("--figure", metavar="FILE", help="draw rates and energies as bars")
     parser = commands.add_parser("profile", help="time a model's training step, layer by layer")
     parser.set_defaults(run=run_profile)
-    parser.add_argument("model", metavar="MODEL", help="a model's name, or a .safetensors file")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a model's name, a run's folder, or a .safetensors file"
+    )
     parser.add_argument("--batch", type=int, default=8, help="number of images (default 8)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--figure", metavar="FILE", help="draw times and memory as bars")
@@ -291,7 +321,7 @@ def run_import(args) -> None:
 
 
 def run_info(args) -> None:
-    saved = args.model.endswith(".safetensors")
+    saved = args.model.endswith(".safetensors") or Path(args.model).is_dir()
     model = find_model(args.model)
     dtype = model.head.weight.dtype
     x = load_digits()[1][0].astype(dtype) if args.data else random_input(model).astype(dtype)
@@ -326,7 +356,14 @@ def run_profile(args) -> None:
 
 
 def find_model(name: str) -> SpikingTransformer:
-    model = load(name) if name.endswith(".safetensors") else create_model(name)
+    """Return the model of a run's folder, of a .safetensors file, or of a name, with fresh weights."""
+    if Path(name).is_dir():
+        saved = Run.open(name).newest()
+        if saved is None:
+            raise FileNotFoundError(f"the run {name} has no checkpoint yet")
+        model = saved.model
+    else:
+        model = load(name) if name.endswith(".safetensors") else create_model(name)
     if not isinstance(model, SpikingTransformer):
         raise ValueError(f"{name} holds a {type(model).__name__}; a classifier is needed")
     return model

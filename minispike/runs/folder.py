@@ -175,15 +175,11 @@ class Run:
 
     def read_metrics(self) -> list[dict[str, float]]:
         """Return the rows of metrics.csv, none before the first epoch. FileFormatError for a damaged file."""
-        if not self.metrics.exists():
-            return []
-        try:
-            with self.metrics.open(newline="", encoding="utf-8") as file:
-                return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-        except (ValueError, TypeError) as error:  # TypeError: a row too long or too short
-            raise FileFormatError(
-                f"{self.metrics}: not as it was written; --resume writes it again"
-            ) from error
+        return read_table(self.metrics)
+
+    def read_rates(self) -> list[dict[str, float]]:
+        """Return the rows of rates.csv, none before the first epoch. FileFormatError for a damaged file."""
+        return read_table(self.rates)
 
     def draw(self, history: list[dict]) -> None:
         """Draw curves.png and rates.png from the history so far."""
@@ -202,3 +198,14 @@ class Run:
             image = BytesIO()
             fig.savefig(image, format="png")
             write_durably(self.folder / name, image.getvalue())
+
+
+def read_table(path: Path) -> list[dict[str, float]]:
+    """Return the rows of a CSV file of numbers, none without a file. FileFormatError for a damaged file."""
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    except (ValueError, TypeError) as error:  # TypeError: a row too long or too short
+        raise FileFormatError(f"{path}: not as it was written; --resume writes it again") from error
