@@ -1,7 +1,10 @@
-"""Every data set by its name: a training loader with its augmentation, and a test loader without.
+"""Every data set by its name: a loader of training batches, with augmentation, and a loader of test batches.
 
-train, test, classes = open_data("fashion-mnist", batch_size=64, flip=0.5)
-train(epoch)[step]  →  (images [B, H, W, C], targets)        for images, labels in test: …
+    train, test, classes = open_data("fashion-mnist", batch_size=64, flip=0.5)
+    for images, targets in train(epoch):    images [B, H, W, C]; train(epoch)[step] is one batch
+    for images, labels in test:             images [B, H, W, C], labels [B]
+
+For the event sets, a batch is frames [T, B, H, W, 2].
 """
 
 from __future__ import annotations
@@ -21,11 +24,11 @@ from .images.mnist import load_fashion_mnist, load_mnist
 from .images.pipeline import Pipeline
 from .loader import Loader, Until
 
-STANDARDISED: dict[str, Callable] = {
+STANDARDISED: dict[str, Callable] = {  # of ten classes; these functions return standardised images
     "fashion-mnist": load_fashion_mnist,
     "mnist": load_mnist,
-}  # of ten classes
-CIFAR = {"cifar10": (load_cifar10, 10), "cifar100": (load_cifar100, 100)}
+}
+CIFAR = {"cifar10": (load_cifar10, 10), "cifar100": (load_cifar100, 100)}  # name: (function, classes)
 FOLDERS = ("tiny-imagenet", "imagenet")
 NAMES = ("digits", *STANDARDISED, *CIFAR, *FOLDERS, *SETS)
 
@@ -34,48 +37,80 @@ def open_data(
     name: str,
     root: str | None = None,
     *,
-    batch_size: int,
-    seed: int = 0,
     size: int = 224,
+    shift: float = 0.0,
+    flip: float = 0.0,
+    policy: float = 0.0,
+    erase: float = 0.0,
     T: int = 16,
-    mixup_until: int = 0,
-    augment_events: bool = True,
     split_by: str = "number",
     split: str = "90-10",
-    mixup: float = 0.0,
-    mixup_probability: float = 1.0,
-    **augmentation: float,
-) -> tuple:
-    """Return (train, test, number of classes): loaders as data_utils.loader.Loader.
+    augment_events: bool = True,
+    **batches,
+) -> tuple[Loader | Until, Loader, int]:
+    """Return (training loader, test loader, number of classes) of the data set with this name.
 
-    root: the folder that holds the files; without it where each reader looks (the digits need none).
-    augmentation, mixup, mixup_probability: as Pipeline's fields.    mixup_until: the first epoch without
-    mixup, 0 for never.
-    size: the side to which image folders are cut.    T, split_by, augment_events: of event frames, which have
-    their own changes in place of `augmentation`.    split: of cifar10dvs, as `split_files` has it.
-    Raises ValueError for an unknown name, and what the readers raise.
+    root: the folder that holds the files. Without root, each reader looks where it looks by default. The
+        digits have no files, so they take no root.
+    batches: batch_size, and if wanted seed, mixup, mixup_probability and mixup_until, as in `open_events`.
+
+    For images only; event sets ignore size:
+    shift, flip, policy, erase: fields of `Pipeline`.
+    size: the side, in pixels, of the squares that are cut out of image folders.
+
+    For event sets only; images ignore these options:
+    T, split_by: as in `events_to_frames`.
+    split: of CIFAR10-DVS, as in `split_files`.
+    augment_events: whether to change training frames by `augment_frames`.
+
+    Raises ValueError for an unknown name, and for an event set with shift, flip, policy or erase. The errors
+    of the readers pass through.
     """
     if name not in NAMES:
         raise ValueError(f"no data set {name!r}; there are {', '.join(NAMES)}")
-    mix = {"mixup": mixup, "mixup_probability": mixup_probability, "mixup_until": mixup_until}
-    if name in SETS:
-        odd = [key for key, value in augmentation.items() if value]
-        if odd:
-            raise ValueError(f"event frames have their own changes, and no {', '.join(odd)}")
-        settings = dict(T=T, batch_size=batch_size, seed=seed, augment=augment_events, split_by=split_by)
-        settings |= {"split": split} if name == "cifar10dvs" else {}
-        return *open_events(name, root, **settings, **mix), SETS[name][1]
-    train, test, prepare, pipeline = _open_images(name, root, size)
-    pipeline = replace(pipeline, **augmentation)
-    return (
-        _training(*train, batch_size, seed, prepare, pipeline, **mix),
-        Loader(*test, batch_size, prepare=prepare),
-        pipeline.num_classes,
-    )
+    augmentation = {"shift": shift, "flip": flip, "policy": policy, "erase": erase}
+    if name not in SETS:
+        return _image_batches(name, root, size, augmentation, **batches)
+    wrong = [key for key, value in augmentation.items() if value]
+    if wrong:
+        raise ValueError(f"event frames have their own changes, and no {', '.join(wrong)}")
+    if name == "cifar10dvs":  # the only event set with more than one split
+        batches["split"] = split
+    train, test = open_events(name, root, T=T, split_by=split_by, augment=augment_events, **batches)
+    _, classes = SETS[name]
+    return train, test, classes
+
+
+def _image_batches(
+    name: str,
+    root: str | None,
+    size: int,
+    augmentation: dict[str, float],
+    *,
+    batch_size: int,
+    seed: int = 0,
+    mixup: float = 0.0,
+    mixup_probability: float = 1.0,
+    mixup_until: int = 0,
+) -> tuple[Loader | Until, Loader, int]:
+    (images, labels), (test_images, test_labels), prepare, pipeline = _open_images(name, root, size)
+    plain = replace(pipeline, **augmentation)
+    mixed = replace(plain, mixup=mixup, mixup_probability=mixup_probability)
+
+    def training(augment: Pipeline) -> Loader:
+        return Loader(images, labels, batch_size, seed, prepare=prepare, augment=augment)
+
+    train = training(mixed)
+    if mixup and mixup_until:
+        train = Until(mixup_until, train, training(plain))
+    return train, Loader(test_images, test_labels, batch_size, prepare=prepare), pipeline.num_classes
 
 
 def _open_images(name: str, root: str | None, size: int) -> tuple:
-    """Return (images, labels) to train and to test, what prepares images for a test, and a bare Pipeline."""
+    """Return (training images, labels), (test images, labels), prepare and a Pipeline without augmentation.
+
+    prepare: the function that prepares images for a test, or None if they are standardised already.
+    """
     if name == "digits":
         if root is not None:
             raise ValueError(f"the digits come with scikit-learn: there is nothing to read in {root}")
@@ -84,27 +119,23 @@ def _open_images(name: str, root: str | None, size: int) -> tuple:
         return *STANDARDISED[name](root), None, Pipeline(10)
     if name in CIFAR:
         load, classes = CIFAR[name]
-        fill = np.rint(255 * np.array(MEAN)).astype(np.uint8)
-        return *load(root), prepare_cifar, Pipeline(classes, standardise=prepare_cifar, fill=fill)
+        pipeline = Pipeline(classes, standardise=prepare_cifar, fill=_mean_colour(MEAN))
+        return *load(root), prepare_cifar, pipeline
     if root is None:
         raise FileNotFoundError(
             f"{name} cannot be downloaded freely: say where its folders train and val are (root, --root)"
         )
     standardise = partial(normalise, mean=folders.MEAN, deviation=folders.DEVIATION)
-    train, test = folders.load_image_folders(root)
-    fill = np.rint(255 * np.array(folders.MEAN)).astype(np.uint8)
     cut = partial(folders.random_resized_crop, size=size)
-    pipeline = Pipeline(len(train.classes), cut=cut, standardise=standardise, fill=fill)
 
     def prepare(images):
         return standardise(folders.centre_crop(images, size))
 
+    train, test = folders.load_image_folders(root)
+    pipeline = Pipeline(len(train.classes), cut=cut, standardise=standardise, fill=_mean_colour(folders.MEAN))
     return (train, train.labels), (test, test.labels), prepare, pipeline
 
 
-def _training(images, labels, batch_size, seed, prepare, pipeline: Pipeline, mixup_until: int, **mix: float):
-    def loader(pipeline: Pipeline) -> Loader:
-        return Loader(images, labels, batch_size, seed, prepare=prepare, augment=pipeline)
-
-    mixed = loader(replace(pipeline, **mix))
-    return Until(mixup_until, mixed, loader(pipeline)) if mix["mixup"] and mixup_until else mixed
+def _mean_colour(mean: tuple[float, ...]) -> np.ndarray:
+    """Return mean [C], which is given as shares of 255, as bytes [C]."""
+    return np.rint(255 * np.array(mean)).astype(np.uint8)

@@ -1,7 +1,8 @@
-"""Downloads into a cache folder, each file checked against its MD5: one function over pooch.
+"""Downloads into a cache folder; the MD5 checksum of each file is checked.
 
-pooch writes to a temporary file beside the target and moves it there only when the checksum is right. So what
-is in the cache is whole, and a failed download leaves neither a piece behind nor an older file touched.
+The downloads are made by pooch. pooch writes to a temporary file next to the target, and moves that file to
+the target only if the checksum is right. So every file in the cache is complete. A failed download leaves no
+partial file behind, and does not change an older file.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ from pathlib import Path
 
 
 class DownloadError(OSError):
-    """A file that could not be brought here; says why, and what to put where by hand."""
+    """A file could not be downloaded; the message says why, and where to put the file by hand."""
 
 
 def fetch(name: str, url: str, md5: Mapping[str, str], call: str) -> Path:
-    """Return the cache folder `name` with the files of md5 (file name → checksum), from url + file name.
+    """Return the cache folder `name`, after each file that is not yet there was downloaded from url + file.
 
-    A file that is there already, with the right checksum, is not asked for again.
-    call: the function that reads the files, for the error's advice.
-    Raises DownloadError (no connection, no such file, wrong checksum), ImportError where pooch is missing.
+    md5: file name → checksum. A file that is there with the right checksum is not downloaded again.
+    call: the name of the function that reads the files, for the advice in an error message.
+    Raises DownloadError if there is no connection, no such file, or if a checksum is wrong.
+    Raises ImportError if pooch is missing.
     """
     by_hand = (
-        f"By hand: put {', '.join(md5)} into one folder and call {call}(root=folder), or say --root folder"
+        f"By hand: put {', '.join(md5)} into one folder and call {call}(root=folder), "
+        "or use --root folder on the command line"
     )
     try:
         import pooch
@@ -40,30 +43,35 @@ def fetch(name: str, url: str, md5: Mapping[str, str], call: str) -> Path:
                 path=folder,
                 downloader=pooch.HTTPDownloader(progressbar=True, timeout=30, chunk_size=2**16),
             )
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum a ValueError
+        except (OSError, ValueError) as error:  # OSError: from requests; ValueError: a wrong checksum
             raise DownloadError(f"{url + file} was not downloaded: {error}. {by_hand}") from error
     return folder
 
 
 def cache_folder() -> Path:
-    """Return where downloads are kept: the system's cache folder for minispike."""
+    """Return the folder where downloads are kept: minispike's folder in the system's cache.
+
+    Raises ImportError if pooch, which finds this folder, is missing.
+    """
     try:
         import pooch
     except ImportError as error:
         remedy = "pip install 'minispike[data]', or say which folder to use"
-        raise ImportError(f"the cache folder is found by pooch: {remedy}") from error
+        raise ImportError(f"finding the cache folder needs pooch: {remedy}") from error
     return Path(pooch.os_cache("minispike"))
 
 
 def require(root: str | Path, files: list[tuple[str, ...]], call: str) -> list[Path]:
-    """Return, for each tuple of alternative names, the first that is a file in root.
+    """Return the path of each file in the folder root; a file is given as a tuple of the names it may have.
 
-    Raises FileNotFoundError that names all that is needed, and all that is missing.
+    If root has files of several of these names, the first name in the tuple is taken.
+    call: the name of the function that reads the files, for the error message.
+    Raises FileNotFoundError, which lists all files that are needed and all that are missing.
     """
     root = Path(root)
     found = [next((root / name for name in names if (root / name).is_file()), None) for names in files]
     if None not in found:
         return found
     wanted = [" or ".join(names) for names in files]
-    missing = [each for each, path in zip(wanted, found, strict=True) if path is None]
+    missing = [names for names, path in zip(wanted, found, strict=True) if path is None]
     raise FileNotFoundError(f"{call} needs in {root}: {', '.join(wanted)}; missing: {', '.join(missing)}")

@@ -6,9 +6,11 @@ from pathlib import Path
 
 
 class DataFileError(ValueError):
-    """A data file that is not what it claims to be; says which file, at which byte, and what was expected.
+    """A data file is not what it claims to be.
 
-    offset: the byte of the (unpacked) file where the fault is seen, or None where its format hides that.
+    path: the file.
+    offset: the byte where the fault is, counted in the unpacked file; None where the format hides the offset.
+    found, expected: what the file has there, and what it should have.
     """
 
     def __init__(self, path: str | Path, offset: int | None, found: str, expected: str):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from .autograd import Tensor, as_tensor, where
 from .backend import get_xp, make_rng
@@ -42,7 +41,7 @@ class SpikingTransformer(Module):
         rng, neuron = make_rng(rng), partial(LIF, **config.neuron)
         if config.stem not in STEMS:
             raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {config.stem!r}")
-        make_stem, make_mixer = STEMS[config.stem], MIXERS.get(config.mixer, wavelet)
+        make_stem, make_mixer = STEMS[config.stem], MIXERS.get(config.mixer, fixed(config.mixer))
         D = config.embed_dim
         self.stem = make_stem(config.in_channels, D, config.pools, neuron=neuron, rng=rng)
         self.blocks = [
@@ -122,10 +121,6 @@ def fixed(name: str) -> Callable[..., Spiking]:
     return lambda config, neuron, rng: Spiking(transform(name, config, rng), neuron())
 
 
-def wavelet(config: Config, neuron: Callable[..., LIF], rng) -> Spiking:
-    return fixed(config.mixer)(config, neuron, rng)
-
-
 def wavelets(config: Config, neuron: Callable[..., LIF], rng) -> Spiking:
     bases = [transform(name, config, rng) for name in config.bases]
     return Spiking(Mixture(config.embed_dim, bases), neuron())
@@ -160,37 +155,12 @@ def create_model(
     Raises ValueError for an unknown name, TypeError for an unknown field; both say what there is.
     FileNotFoundError without trained weights for this model.
     """
-    config = configuration(name, dtype=dtype, **overrides)
-    if not pretrained:
-        return build_model(config, rng=rng)
-    fixed = sorted(overrides.keys() - set(CHANGEABLE))
-    if fixed:
-        allowed = ", ".join(("dtype", *CHANGEABLE))
-        raise ValueError(
-            f"trained weights fix {', '.join(fixed)}; with pretrained=True you may change {allowed}"
-        )
-    model = build_model(config, rng=rng)
-    model.load_state_dict(_trained_weights(name))
+    model = build_model(configuration(name, dtype=dtype, **overrides), rng=rng)
+    if pretrained:
+        from .files.checkpoint import trained_weights  # a wing: the only one that the learning path calls
+
+        model.load_state_dict(trained_weights(name, overrides))
     return model
-
-
-CHANGEABLE = ("T", "smooth", "detach_reset")  # what trained weights leave open
-WEIGHTS = Path(__file__).parent.parent / "weights"
-
-
-def _trained_weights(name: str) -> dict:
-    from .files.checkpoint import load  # a wing: the only one that the learning path calls
-
-    path = WEIGHTS / f"{name}.safetensors"
-    if not path.exists():
-        there = sorted(each.stem for each in WEIGHTS.glob("*.safetensors"))
-        known = (
-            f"there are weights of {', '.join(there)}"
-            if there
-            else "weights/ comes with a clone of the repository"
-        )
-        raise FileNotFoundError(f"no trained weights of {name} in {WEIGHTS}: {known}")
-    return load(path).state_dict()
 
 
 def build_model(config: Config, *, rng=0) -> SpikingTransformer:

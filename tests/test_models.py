@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from data_utils import load_digits
-from minispike import Tensor, check_grads, create_model, evaluate, list_models, models, no_grad, ops, trace
+from minispike import Tensor, check_grads, create_model, evaluate, list_models, no_grad, ops, trace
 from minispike.configs import DATA, MIXER_FIELDS, PREFIXES, Config, configuration
+from minispike.files import checkpoint
 from minispike.files.checkpoint import load, save
 from minispike.models import MIXERS
 from minispike.nn import LIF
@@ -445,6 +446,6 @@ def test_trained_weights_fix_everything_else(monkeypatch, tmp_path):
         create_model("spikformer_1_64_digits", pretrained=True, depth=2, tau=3.0)
     with pytest.raises(FileNotFoundError, match="there are weights of spikformer_1_64_digits"):
         create_model("saformer_1_64_digits", pretrained=True)
-    monkeypatch.setattr(models, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(checkpoint, "WEIGHTS", tmp_path / "weights")
     with pytest.raises(FileNotFoundError, match="weights/ comes with a clone of the repository"):
         create_model("spikformer_1_64_digits", pretrained=True)

@@ -1,7 +1,8 @@
-"""Augmentation of event frames: functions of (frames [n, T, H, W, 2], rng) that return new frames.
+"""Augmentation of event frames: random changes that return new frames.
 
-A sample's frames are one scene, so all T of them, and both polarities, undergo the same change; what enters
-from outside is empty. Pixels are taken whole (nearest neighbour), so that counts of events stay counts.
+The frames of a sample show one scene. So all T frames, and both polarities, get the same change. Pixels that
+enter from outside are 0. Each new pixel is a copy of one old pixel (the nearest neighbour), so that counts of
+events stay whole numbers.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ CHANGES = ("identity", "shear_x", "translate_x", "translate_y", "rotate", "cutou
 
 
 def augment_frames(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Spikformer's policy for CIFAR10-DVS: mirror with probability ½, then one change, alike on all frames.
+    """Return frames [n, T, H, W, 2], changed by Spikformer's policy for CIFAR10-DVS.
 
-    frames: [n, T, H, W, 2]. Each sample draws its own, all equally likely: nothing, a shear along x of up to
-    ±0.3, a translation along x or along y of up to ±5 pixels, a rotation of up to ±30°, or a cutout of
-    0.1–11 % of the area. Strengths are continuous here; the authors' code draws one of 31.
+    Each sample is mirrored with probability ½. Then it gets one of six changes, all equally likely: none, a
+    shear along x of up to ±0.3, a translation along x of up to ±5 pixels, the same along y, a rotation of up
+    to ±30°, or a cutout of 0.1–11 % of the area. Strengths are continuous here; the authors' code draws one
+    of 31 strengths.
+    Raises ValueError for another shape.
     """
     if frames.ndim != 5:
         raise ValueError(f"augment_frames takes [n, T, H, W, 2], got {list(frames.shape)}")
@@ -31,7 +34,10 @@ def augment_frames(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def change(frames: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
-    """Return one sample's frames [..., H, W, 2] changed by one of CHANGES, of random strength."""
+    """Return the frames [..., H, W, 2] of one sample after one change of random strength.
+
+    name: one of CHANGES; another name raises ValueError.
+    """
     if name == "identity":
         return frames
     if name == "shear_x":
@@ -49,10 +55,12 @@ def change(frames: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarra
 
 
 def warp(frames: np.ndarray, matrix=((1, 0), (0, 1)), shift: tuple[float, float] = (0, 0)) -> np.ndarray:
-    """Move the pixel at r = (x, y), seen from the centre, to matrix·r + shift; frames [..., H, W, C].
+    """Return frames [..., H, W, C] in which the pixel at r has moved to matrix·r + shift.
 
-    A pixel of the result looks back where it came from, at matrix⁻¹·(r − shift), and takes the nearest pixel
-    there, or 0 outside. So every frame is the same look-up of H·W places.
+    r = (x, y), measured from the centre of the frame.    shift: (x, y) in pixels.
+
+    The result is computed backwards: its pixel at r is the old pixel nearest to matrix⁻¹·(r − shift), or 0 if
+    this place is outside. So all frames share one table of H·W places.
     """
     H, W = frames.shape[-3:-1]
     centre = np.array([(W - 1) / 2, (H - 1) / 2])
@@ -66,7 +74,10 @@ def warp(frames: np.ndarray, matrix=((1, 0), (0, 1)), shift: tuple[float, float]
 
 
 def cutout(frames: np.ndarray, area: float, rng: np.random.Generator) -> np.ndarray:
-    """Empty one square of `area` (a share of the sensor's) at a random place; frames [..., H, W, C]."""
+    """Return frames [..., H, W, C] in which one square at a random place is set to 0.
+
+    area: the area of the square, as a share of H·W.
+    """
     H, W = frames.shape[-3:-1]
     side = min(max(round((area * H * W) ** 0.5), 1), H, W)
     top, left = rng.integers(0, H - side + 1), rng.integers(0, W - side + 1)

@@ -1,14 +1,14 @@
-"""Fashion-DVS: Fashion-MNIST before the simulated event camera, recorded on disk as CIFAR10-DVS is.
+"""Fashion-DVS: Fashion-MNIST, recorded by the simulated event camera in files like those of CIFAR10-DVS.
 
-    make_fashion_dvs("data/fashion-dvs")                            7,000 recordings, some minutes, once
-    frames = fashion_dvs("data/fashion-dvs", train=True, T=8)       frames[i] [T, H, W, 2], frames.labels [n]
+    make_fashion_dvs("data/fashion-dvs")                         writes 7,000 recordings; takes some minutes
+    frames = fashion_dvs("data/fashion-dvs", train=True, T=8)    frames[i] [T, H, W, 2], frames.labels [n]
 
     <root>/settings.json
-    <root>/<train or test>/<class>/fashion_<class>_<i>.aedat    i: the image's place in Fashion-MNIST's file
+    <root>/<train or test>/<class>/fashion_<class>_<i>.aedat     i: the place of the image in Fashion-MNIST
 
-A set of our own, for learning on events where no recorded set is at hand: a result on it says nothing about
-real cameras, and should say "simulated". Training recordings are made of Fashion-MNIST's training images
-alone, test recordings of its test images.
+This set is our own. It is for training on events when you have no recordings of a real camera. A result on it
+says nothing about real cameras, so call it "simulated". Training recordings show only training images of
+Fashion-MNIST, test recordings only test images.
 """
 
 from __future__ import annotations
@@ -25,22 +25,35 @@ from tqdm import tqdm
 
 from ..images.mnist import read_fashion_mnist
 from .aedat import read_aedat2, read_aedat3, write_aedat2, write_aedat3
-from .dvs import Frames, Sample, files_by_class
+from .dvs import Frames, Sample, aedat_files, files_by_class
 from .simulator import simulate
 
-CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat")
-CLASSES += ("sandal", "shirt", "sneaker", "bag", "ankle-boot")
+CLASSES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle-boot",
+)
 PARTS = ("train", "test")
-FORMATS = {"2.0": (read_aedat2, write_aedat2), "3.1": (read_aedat3, write_aedat3)}
+FORMATS = {"2.0": (read_aedat2, write_aedat2), "3.1": (read_aedat3, write_aedat3)}  # (reader, writer)
 
+# The keywords of `simulate`. They are our choice, for these reasons:
+#
+# size, travel: a 28×28 image in the middle of the 32×32 sensor has a margin of 2 pixels. A triangle of 4
+#     pixels moves the image by 2 pixels to either side. So all of the image stays in view.
+# threshold, refractory: the edge of a white garment crosses log(1.1 / 0.1) / 0.2 = 11.99 thresholds. This
+#     gives 11 events, mostly more than 1 ms apart, so the refractory time removes few of them. With twice
+#     this threshold, the patterns within garments are hardly visible.
+# noise_rate: 1 event per pixel and second makes 3–4 % of all events.
+# step: steps of 2 ms (0.08 pixels) give the same number of events as steps of 1 ms, to within 1 %, in two
+#     thirds of the time.
 CAMERA = dict(size=(32, 32), travel=4.0, threshold=0.2, refractory=1000, noise_rate=1.0, step=2000)
-"""`simulate`'s keywords, our choice. A 28×28 image has a margin of 2 pixels on the 32×32 sensor, which is how
-far the triangle of 4 pixels takes it to either side: all of it stays in view. The edge of a white garment
-crosses log(1.1 / 0.1) / 0.2 = 11.99 thresholds: 11 events, mostly more than 1 ms apart, so that the
-refractory time costs few; at twice the threshold the patterns within garments are hardly seen. Noise is 1
-event per pixel and second, 3–4 % of all. 2 ms a step (0.08 pixels) give as many events as 1 ms, to 1 %, in
-two thirds of the time.
-"""
 
 
 def make_fashion_dvs(
@@ -53,19 +66,25 @@ def make_fashion_dvs(
     source: str | Path | None = None,
     **camera,
 ) -> None:
-    """Record the first train / 10 and test / 10 images of each class; what is there already stays as it is.
+    """Record the first train / 10 training images and the first test / 10 test images of each class.
 
-    So a making that was interrupted goes on, and a finished set is left alone, its images not even read.
-    Image i of a part (train 0, test 1) is recorded with the random numbers of (seed, part, i), nothing else.
-    aedat: the files' format, "2.0" or "3.1".    source: Fashion-MNIST's folder, `load_fashion_mnist`'s root.
-    camera: `simulate`'s keywords, in place of those in CAMERA.
-    Raises ValueError where root holds recordings that were made with other settings.
+    train, test: numbers of recordings, multiples of 10.
+    seed: image i is recorded with random numbers that depend on (seed, part, i) alone; part is 0 for train,
+        1 for test.
+    aedat: the format of the files, "2.0" or "3.1".
+    source: the folder of Fashion-MNIST, as root of `load_fashion_mnist`.
+    camera: keywords of `simulate`, which replace those in CAMERA.
+
+    Recordings that are there already stay as they are. So a call after an interruption completes the set, and
+    a call for a finished set does not even read the images.
+    Raises ValueError for settings that do not fit, and if root holds recordings with other settings.
     """
-    root, numbers = Path(root), (train, test)
+    root = Path(root)
+    numbers = (train, test)
     if aedat not in FORMATS:
         raise ValueError(f"aedat must be {' or '.join(map(repr, FORMATS))}, got {aedat!r}")
     if min(numbers) < 10 or train % 10 or test % 10:
-        raise ValueError(f"train and test are shared by ten classes: multiples of 10, got {train} and {test}")
+        raise ValueError(f"train and test must be multiples of 10, for ten classes; got {train} and {test}")
     camera = CAMERA | camera
     if aedat == "2.0" and max(camera["size"]) > 128:
         raise ValueError(
@@ -78,7 +97,7 @@ def make_fashion_dvs(
     elif any((root / part).exists() for part in PARTS):
         raise ValueError(f"{root} has recordings, but no settings.json that says how they were made")
     folders = product(PARTS, CLASSES)
-    if all(10 * len([*(root / part / name).glob("*.aedat")]) == settings[part] for part, name in folders):
+    if all(10 * len(aedat_files(root / part / name)) == settings[part] for part, name in folders):
         return
     recordings, crc = [], 0
     for part, (images, labels) in enumerate(read_fashion_mnist(source)):
@@ -88,9 +107,10 @@ def make_fashion_dvs(
     settings["images"] = f"{crc:08x}"
     if held:
         _expect_same(root, settings, held)
-    simulate(np.zeros((28, 28)), np.random.default_rng(seed), **camera)  # refuses before anything is written
+    # If simulate refuses a setting, it does so here, before anything is written.
+    simulate(np.zeros((28, 28)), np.random.default_rng(seed), **camera)
     _write_whole(root / "settings.json", lambda path: path.write_text(json.dumps(settings, indent=1) + "\n"))
-    _expect_same(root, settings, read_settings(root))  # another process may have begun another set
+    _expect_same(root, settings, read_settings(root))  # another process may have started another set
     write = FORMATS[aedat][1]
     for file, image, seeds in tqdm(recordings, desc=f"recording Fashion-DVS in {root}"):
         if not file.exists():
@@ -105,12 +125,15 @@ def fashion_dvs(
     split_by: str = "number",
     cache: str | Path | None = None,
 ) -> Frames:
-    """Return the training or test frames of a set that `make_fashion_dvs` has made in root.
+    """Return the training or the test frames of a set that `make_fashion_dvs` has made in root.
 
-    cache: where frames are kept; <root>/frames by default.
-    Raises FileNotFoundError where the set is missing or unfinished.
+    T, split_by: as for `events_to_frames`.
+    cache: the folder where frames are kept, by default <root>/frames.
+    Raises FileNotFoundError if the set is missing or unfinished, and the errors of `Frames`.
     """
-    root, settings, part = Path(root), read_settings(root), PARTS[0 if train else 1]
+    root = Path(root)
+    settings = read_settings(root)
+    part = "train" if train else "test"
     each = settings[part] // len(CLASSES)
     expected = (
         f"Fashion-DVS expects {each} recordings of each class in {root / part}/<class>; "
@@ -119,12 +142,15 @@ def fashion_dvs(
     files = files_by_class(root / part, CLASSES, expected, each)
     samples = [Sample(file, label) for label, found in enumerate(files) for file in found]
     read = FORMATS[settings["aedat"]][0]
-    cache = Path(cache or root / "frames") / part  # apart: both parts have an image number 7
+    cache = Path(cache or root / "frames") / part  # a folder per part, because both parts have an image 7
     return Frames(samples, read, T, split_by, tuple(settings["size"]), cache)
 
 
 def read_settings(root: str | Path) -> dict:
-    """Return the keywords, as JSON has them, that the set in root was made with, and its images' CRC-32."""
+    """Return the settings of the set in root: the keywords it was made with, and the CRC-32 of its images.
+
+    Raises FileNotFoundError without a settings.json, and ValueError if this file is damaged.
+    """
     file = Path(root) / "settings.json"
     if not file.exists():
         raise FileNotFoundError(f"no {file}: make_fashion_dvs({str(root)!r}) makes a set there")
@@ -139,6 +165,7 @@ def read_settings(root: str | Path) -> dict:
 
 
 def _expect_same(root: Path, settings: dict, held: dict) -> None:
+    """Raise ValueError if settings, asked for now, differ from those that the set in root was made with."""
     names = [name for name in {**held, **settings} if held.get(name) != settings.get(name)]
     if names:
         of = ", ".join(f"{name} = {held.get(name)} (asked for {settings.get(name)})" for name in names)
@@ -146,23 +173,24 @@ def _expect_same(root: Path, settings: dict, held: dict) -> None:
 
 
 def _recordings(root: Path, part: str, labels: np.ndarray, number: int) -> list[tuple[Path, int]]:
-    """Return the file and the image's place of each recording, class after class."""
+    """Return the file of each recording and the place of its image, class after class."""
     found = []
+    each = number // len(CLASSES)
     for label, name in enumerate(CLASSES):
-        chosen = np.flatnonzero(labels == label)[: number // len(CLASSES)].tolist()
-        if len(chosen) < number // len(CLASSES):
+        chosen = np.flatnonzero(labels == label)[:each].tolist()
+        if len(chosen) < each:
             raise ValueError(
-                f"{part}={number} takes {number // len(CLASSES)} images of each class, but of {name} there "
-                f"are {len(chosen)}"
+                f"{part}={number} takes {each} images of each class, but {name} has only {len(chosen)}"
             )
         found += [(root / part / name / f"fashion_{name}_{i}.aedat", i) for i in chosen]
     return found
 
 
 def _write_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """Write all of a file, or nothing. What another process has written meanwhile stays, even its time.
+    """Write the complete file, or nothing.
 
-    (Where the file system has no links it is written again, with the same bytes.)
+    If another process has written the file in the meantime, that file stays, with its modification time. On a
+    file system without hard links, it is replaced by a file with the same bytes.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(f".part{os.getpid()}")

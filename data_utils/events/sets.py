@@ -3,9 +3,16 @@
     train, test = open_events("fashion-dvs", T=8, batch_size=32)
     for frames, labels in train(epoch):    float32 [T, B, H, W, 2], int64 [B]; train(epoch)[step] is one batch
 
-The file → events (aedat.py) → frames (events.py), kept on disk (dvs.py) → batches, shuffled (loader.py) →
-mirrored, turned, … (augment_events.py) → mixed (augment.py) → time first. A training batch depends on (seed,
-epoch, step) alone.
+The way from a file to a training batch:
+
+    events                      aedat.py, recordings.py
+    frames, kept on disk        frames.py, dvs.py
+    batches, shuffled           ../loader.py
+    mirrored, rotated, …        augment.py
+    mixed                       ../images/augment.py
+    time as the first axis      frames.py
+
+A training batch depends on (seed, epoch, step) alone.
 """
 
 from __future__ import annotations
@@ -19,12 +26,15 @@ from ..download import cache_folder
 from ..images.augment import mixup as mix
 from ..loader import Loader, Until
 from .augment import augment_frames
-from .dvs import cifar10_dvs, dvs128_gesture
+from .dvs import Frames, cifar10_dvs, dvs128_gesture
 from .fashion_dvs import fashion_dvs, make_fashion_dvs
 from .frames import time_first
 
-SETS = {"cifar10dvs": (cifar10_dvs, 10), "gesture": (dvs128_gesture, 11), "fashion-dvs": (fashion_dvs, 10)}
-"""Name: the function that gives a part's frames, how many classes there are."""
+SETS = {  # name: (function that returns the training or the test frames, number of classes)
+    "cifar10dvs": (cifar10_dvs, 10),
+    "gesture": (dvs128_gesture, 11),
+    "fashion-dvs": (fashion_dvs, 10),
+}
 
 
 def open_events(
@@ -41,27 +51,56 @@ def open_events(
     split_by: str = "number",
     **options,
 ) -> tuple[Loader | Until, Loader]:
-    """Return (train, test). train(epoch) is shuffled and augmented; iterating test is in order, and is not.
+    """Return (training loader, test loader) of an event set.
 
-    name: one of SETS.    root: the set's folder; by default the one of its name in the cache, where
-    Fashion-DVS is made at its first use, and the others' files have to be put.
-    T, split_by: as `events_to_frames` has them.
-    augment: Spikformer's policy for event frames.
-    mixup: alpha. If it is not 0, training targets are float32 [B, classes]; a batch is mixed with
-    mixup_probability, and none from the epoch mixup_until on (0: to the end). Spikformer's recipe for
-    CIFAR10-DVS has 0.5, 0.5 and 75. Counts of events are not standardised, as there.
-    options: the set's own, as split="first-100-test" for CIFAR10-DVS, or cache.
+    The batches of train(epoch) are shuffled and augmented. Iterating over test gives all test samples in
+    order, not augmented. As in Spikformer's code, counts of events are not standardised.
+
+    name: one of SETS.
+    root: the folder of the set. The default is the folder of this name in the cache. Fashion-DVS is made
+        there at its first use; the files of the other sets must be put there by hand.
+    T, split_by: as for `events_to_frames`.
+    batch_size: samples per batch.
+    seed: of the order of samples and of all random changes.
+    mixup: `mixup`'s alpha. If it is not 0, training targets are float32 [B, classes].
+    mixup_probability: the probability that a batch is mixed.
+    mixup_until: the first epoch without mixup; 0: mixup to the end. Spikformer's recipe for CIFAR10-DVS has
+        mixup 0.5, mixup_probability 0.5 and mixup_until 75.
+    augment: whether to change training frames by `augment_frames`.
+    options: for the function of the set, such as split="first-100-test" for CIFAR10-DVS, or cache.
+
+    Raises ValueError for an unknown name or settings that do not fit, and the errors of the set's function.
     """
     if name not in SETS:
         raise ValueError(f"no event data set {name!r}; there are {', '.join(SETS)}")
-    if mixup < 0 or mixup_until < 0 or not 0 <= mixup_probability <= 1:
-        raise ValueError(f"cannot mix with {mixup=}, {mixup_probability=}, {mixup_until=}")
+    mixing = dict(mixup=mixup, mixup_probability=mixup_probability, mixup_until=mixup_until)
+    _check_mixing(**mixing)
     frames_of, classes = SETS[name]
     if root is None:
         root = cache_folder() / name
         if name == "fashion-dvs":
             make_fashion_dvs(root)
     train, test = (frames_of(root, train=part, T=T, split_by=split_by, **options) for part in (True, False))
+    return event_loaders(train, test, classes, batch_size=batch_size, seed=seed, augment=augment, **mixing)
+
+
+def event_loaders(
+    train: Frames,
+    test: Frames,
+    classes: int,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    mixup: float = 0.0,
+    mixup_probability: float = 1.0,
+    mixup_until: int = 0,
+    augment: bool = True,
+) -> tuple[Loader | Until, Loader]:
+    """Return (training loader, test loader) of frames, for example those of `event_folders`.
+
+    classes: the number of classes. The other arguments are those of `open_events`.
+    """
+    _check_mixing(mixup, mixup_probability, mixup_until)
 
     def training(probability: float) -> Loader:
         change = partial(_change, augment=augment, classes=classes, alpha=mixup, probability=probability)
@@ -71,6 +110,11 @@ def open_events(
     if mixup and mixup_until:
         batches = Until(mixup_until, batches, training(0.0))
     return batches, Loader(test, test.labels, batch_size, prepare=time_first)
+
+
+def _check_mixing(mixup: float, mixup_probability: float, mixup_until: int) -> None:
+    if not (mixup >= 0 and mixup_until >= 0 and 0 <= mixup_probability <= 1):
+        raise ValueError(f"cannot mix with {mixup=}, {mixup_probability=}, {mixup_until=}")
 
 
 def _change(
@@ -83,7 +127,7 @@ def _change(
     alpha: float,
     probability: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a training step takes of samples [B, T, H, W, 2]: frames [T, B, H, W, 2] and targets."""
+    """Turn samples [B, T, H, W, 2] and labels into a training batch: frames [T, B, H, W, 2] and targets."""
     if augment:
         frames = augment_frames(frames, rng)
     if alpha:

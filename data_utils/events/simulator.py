@@ -1,26 +1,26 @@
-"""A simulated event camera: an image makes three small jumps before it, as N-MNIST's did, and pixels report.
+"""A simulated event camera: an image makes three small jumps in front of it, as in N-MNIST.
 
-N-MNIST (Orchard et al. 2015) moved a real camera before a screen, three saccades of 100 ms along a triangle.
-Here the image moves, and a pixel obeys the law that event cameras are built on: with L = log(brightness), it
-sends an event each time L has moved by the contrast threshold θ from where it stood at the last one,
+For N-MNIST (Orchard et al. 2015), a real camera in front of a screen made three jumps (saccades) of 100 ms
+along a triangle. Here the image moves instead.
 
-    L(t) >= L_ref + θ: an event, brighter, L_ref += θ        L(t) <= L_ref − θ: an event, darker, L_ref −= θ
+A pixel follows the rule by which event cameras are built. Let L be the logarithm of its brightness, θ the
+contrast threshold, and L_ref the level of L at its last event. The pixel sends an event each time L differs
+from L_ref by θ:
 
-L is known at the ends of each time step and taken as straight between them, so that the moment of every
-crossing follows by proportion. Noise is added, and a pixel is deaf for a refractory time after each event.
+    L(t) >= L_ref + θ: an event "brighter", L_ref += θ        L(t) <= L_ref − θ: an event "darker", L_ref −= θ
+
+L is computed at the ends of each time step. In between, L is taken as a straight line, which gives the time
+at which L crosses a threshold. Noise is added, and after each event a pixel is blind for a refractory time.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from .aedat import write_aedat2, write_aedat3
-from .frames import make_events
+from .frames import check_size, make_events
 
-SACCADE = 100_000  # µs; three of them make a recording
-CORNERS = np.array([(-1, -1), (1, -1), (0, 1), (-1, -1)]) * 0.5  # of the triangle, (x, y), around the centre
+SACCADE = 100_000  # µs; a recording has three saccades
+CORNERS = np.array([(-1, -1), (1, -1), (0, 1), (-1, -1)]) * 0.5  # (x, y) of the triangle, around the centre
 
 
 def simulate(
@@ -34,19 +34,28 @@ def simulate(
     travel: float = 4.0,
     step: int = 1000,
 ) -> np.ndarray:
-    """Return the events (`events.EVENT`, in order of time) of an image [h, w] that makes three saccades.
+    """Return the events of an image [h, w] that makes three saccades: event array [n], in order of time.
 
-    image: brightness 0–1, no larger than the sensor of `size`, and dark outside.
-    threshold: θ, in log brightness.    refractory: µs.    noise_rate: events per pixel and second (Hz).
-    travel: how far the triangle reaches, in pixels.    step: µs between two computed pictures.
+    image: brightness 0–1, no larger than the sensor. Outside the image, brightness is 0.
+    threshold: θ, a difference of L.
+    refractory: µs.
+    noise_rate: noise events per pixel and second.
+    size: (H, W) of the sensor.
+    travel: width and height of the triangle, in pixels.
+    step: µs between two computed pictures.
+
+    L is log(0.1 + brightness), which keeps it finite.
+    Raises ValueError for an image or a setting that does not fit.
     """
+    check_size(size)
     image = np.asarray(image, "float64")
     if image.ndim != 2 or image.shape[0] > size[0] or image.shape[1] > size[1]:
         raise ValueError(f"expected an image [h, w] within {size[0]}×{size[1]}, got {list(image.shape)}")
     if not (image.min(initial=0) >= 0 and image.max(initial=0) <= 1):
         raise ValueError(f"expected brightness from 0 to 1, got {image.min()} … {image.max()}")
-    if threshold <= 0 or refractory < 0 or noise_rate < 0 or not 1 <= step <= 3 * SACCADE:
-        raise ValueError(f"cannot simulate {threshold=}, {refractory=}, {noise_rate=}, {step=}")
+    possible = threshold > 0 and refractory >= 0 and noise_rate >= 0 and 1 <= step <= 3 * SACCADE
+    if not possible or not np.isfinite(travel):  # NaN fails every comparison
+        raise ValueError(f"cannot simulate {threshold=}, {refractory=}, {noise_rate=}, {step=}, {travel=}")
     times = np.append(np.arange(0, 3 * SACCADE, step), 3 * SACCADE)  # [S + 1]
     pictures = moving(image, path(times) * travel, size)  # [S + 1, H, W]
     events = crossings(np.log(0.1 + pictures), times, threshold)
@@ -56,16 +65,19 @@ def simulate(
 
 
 def path(times: np.ndarray) -> np.ndarray:
-    """Return the position (x, y) [S, 2] at each of times [S] µs, along the triangle's three sides."""
+    """Return the positions (x, y), [S, 2], at times [S] in µs, along the three sides of the triangle."""
     at = np.asarray(times) / SACCADE
     return np.stack([np.interp(at, range(4), CORNERS[:, i]) for i in (0, 1)], -1)
 
 
 def moving(image: np.ndarray, offsets: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the pictures [S, H, W] on the sensor: the image in the middle, moved by offsets (x, y) [S, 2].
+    """Return pictures [S, H, W] of an image [h, w] that is moved from the middle of the sensor.
 
-    Between whole pixels a picture is mixed from four (bilinear). Rows and columns mix apart from each other,
-    so a picture is A · image · Bᵀ with A [H, h] and B [W, w] of two numbers a row.
+    offsets: the moves (x, y), [S, 2], in pixels.    size: (H, W) of the sensor.
+
+    If an offset is not a whole number, each pixel is mixed from four pixels of the image (bilinear). Rows and
+    columns can be mixed one after the other. So a picture is A · image · Bᵀ, where A [H, h] and B [W, w] have
+    at most two non-zero numbers per row.
     """
     A = _mixing(offsets[:, 1], size[0], image.shape[0])  # [S, H, h]
     B = _mixing(offsets[:, 0], size[1], image.shape[1])  # [S, W, w]
@@ -73,8 +85,11 @@ def moving(image: np.ndarray, offsets: np.ndarray, size: tuple[int, int]) -> np.
 
 
 def _mixing(offsets: np.ndarray, n: int, m: int) -> np.ndarray:
-    """Row i: how much each of m image pixels gives to sensor pixel i of n, a tent of width 1 around it."""
-    source = np.arange(n) - (n - m) // 2 - offsets[:, None]  # [S, n], where pixel i looks in the image
+    """Return [S, n, m]: the share of each of m image pixels in each of n sensor pixels, for each offset.
+
+    The share falls linearly from 1 at distance 0 to 0 at distance 1.
+    """
+    source = np.arange(n) - (n - m) // 2 - offsets[:, None]  # [S, n], the place in the image
     return np.maximum(1 - abs(source[..., None] - np.arange(m)), 0)
 
 
@@ -82,44 +97,54 @@ def _mixing(offsets: np.ndarray, n: int, m: int) -> np.ndarray:
 
 
 def crossings(log_pictures: np.ndarray, times: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the events of pixels that see log brightness [S + 1, H, W] at times [S + 1] µs, step by step.
+    """Return the events of all pixels, an event array, step by step.
 
-    L_ref starts as the first picture. A step that crosses n thresholds sends n events, the k-th at
+    log_pictures: L of each pixel, [S + 1, H, W], at times [S + 1] in µs.    threshold: θ.
 
-        t₀ + (L_ref ± kθ − L₀) / (L₁ − L₀) · (t₁ − t₀)          whole µs, rounded down
+    L_ref starts as the first picture. Let a step go from L₀ at time t₀ to L₁ at time t₁. If L crosses n
+    thresholds in this step, the pixel sends n events. Event k = 1 … n has the time
+
+        t₀ + (L_ref ± kθ − L₀) / (L₁ − L₀) · (t₁ − t₀)        rounded down to whole µs
     """
     reference = log_pictures[0].copy()
     found = []
     for t0, t1, before, after in zip(times, times[1:], log_pictures, log_pictures[1:], strict=False):
-        count = np.floor(abs(after - reference) / threshold).astype(int)  # [H, W], crossed in this step
+        count = np.floor(abs(after - reference) / threshold).astype(int)  # [H, W] thresholds in this step
         sign = np.sign(after - reference)
         for k in range(1, count.max(initial=0) + 1):
             y, x = np.nonzero(count >= k)
             level = reference[y, x] + sign[y, x] * (k * threshold)
             rise = after[y, x] - before[y, x]
-            share = (level - before[y, x]) / np.where(rise == 0, 1, rise)  # 0 only where rounding crossed
+            share = (level - before[y, x]) / np.where(rise == 0, 1, rise)  # 0: only by rounding
             t = t0 + (share.clip(0, 1) * (t1 - t0)).astype("i8")
-            found.append(make_events(x, y, t, sign[y, x] > 0))
+            found.append((x, y, t, sign[y, x] > 0))
         reference += sign * (count * threshold)
-    return np.concatenate([make_events([], [], [], []), *found])
+    if not found:
+        return make_events([], [], [], [])
+    return make_events(*(np.concatenate(values) for values in zip(*found, strict=True)))
 
 
 def noise(rate: float, duration: int, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Return events of pure chance: on average rate·duration/10⁶ per pixel (Poisson), up as often as down."""
+    """Return random events, half of them "brighter" on average; their times are in no order.
+
+    rate: events per pixel and second, on average; their number is Poisson distributed.    duration: µs.
+    """
     n = rng.poisson(rate * duration / 1e6 * size[0] * size[1])
     x, y, t = (rng.integers(0, limit, n) for limit in (size[1], size[0], duration))
     return make_events(x, y, t, rng.random(n) < 0.5)
 
 
 def obey_refractory(events: np.ndarray, refractory: int, size: tuple[int, int]) -> np.ndarray:
-    """Drop each event that comes less than `refractory` µs after its pixel's last one that was kept.
+    """Drop each event that comes less than `refractory` µs after the last kept event of its pixel.
 
-    All pixels at once: first every pixel's first event, then every second, …
+    events: event array [n], in order of time.    size: (H, W) of the sensor.
+
+    All pixels are handled together: first the first event of every pixel, then the second of every pixel, ….
     """
-    pixel = events["y"].astype("i8") * size[1] + events["x"]  # [n]
+    pixel = events["y"].astype(np.intp) * size[1] + events["x"]  # [n]
     order = np.argsort(pixel, kind="stable")
-    first = np.searchsorted(pixel[order], pixel[order])  # where each event's pixel begins
-    turn = np.empty(len(events), "i8")
+    first = np.searchsorted(pixel[order], pixel[order])  # where the events of its pixel begin
+    turn = np.empty(len(events), np.intp)  # 0 for the first event of its pixel, 1 for the second, …
     turn[order] = np.arange(len(events)) - first
     last = np.full(size[0] * size[1], -refractory, "i8")
     kept = np.zeros(len(events), bool)
@@ -128,45 +153,3 @@ def obey_refractory(events: np.ndarray, refractory: int, size: tuple[int, int]) 
         last[pixel[now]] = events["t"][now]
         kept[now] = True
     return events[kept]
-
-
-# ---------------------------------------------------------------- whole folders
-
-
-def write_cifar10_dvs_like(
-    root: str | Path, images: np.ndarray, labels, classes: tuple[str, ...], rng, **camera
-) -> None:
-    """Record images [n, h, w] as <root>/<class>/cifar10_<class>_<i>.aedat, in AEDAT 2.0.
-
-    labels: [n], places in classes.    camera: `simulate`'s keywords.
-    """
-    counts = [0] * len(classes)
-    for image, label in zip(images, labels, strict=True):
-        name = classes[label]
-        file = Path(root) / name / f"cifar10_{name}_{counts[label]}.aedat"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_aedat2(file, simulate(image, rng, **camera))
-        counts[label] += 1
-
-
-def write_gesture_like(root: str | Path, trials: dict[str, tuple], test: set[str], rng, **camera) -> None:
-    """Record trials as <root>/<name>.aedat in AEDAT 3.1, with <name>_labels.csv and the two lists of trials.
-
-    trials: name: (images [n, h, w], labels [n] of 0–10); a recording's samples follow each other with a pause
-    of 0.2 s.    test: the names that test.    camera: `simulate`'s keywords.
-    """
-    root = Path(root)
-    root.mkdir(parents=True, exist_ok=True)
-    for name, (images, labels) in trials.items():
-        recording, rows = [], ["class,startTime_usec,endTime_usec"]
-        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-            start = (i + 1) * 200_000 + i * 3 * SACCADE
-            events = simulate(image, rng, **camera)
-            events["t"] += start
-            recording.append(events)
-            rows.append(f"{label + 1},{start},{start + 3 * SACCADE + 1}")
-        write_aedat3(root / f"{name}.aedat", np.concatenate(recording))
-        (root / f"{name}_labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    for file, names in ("train", trials.keys() - test), ("test", test):
-        lines = [f"{name}.aedat\n" for name in sorted(names)]
-        (root / f"trials_to_{file}.txt").write_text("".join(lines), encoding="utf-8")

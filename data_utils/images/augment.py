@@ -1,8 +1,7 @@
 """Augmentation of training images: functions of (images [n, H, W, C], rng) that return new images.
 
-Those that move whole pixels (flip, crop) take any dtype; shift, mixup and erase come after `normalise`, in
-floats.
-The data set's policy of rotations and the like is in policy.py.
+`flip` and `crop` move whole pixels and take any dtype. `shift`, `erase` and `mixup` take floats, so they come
+after `normalise`. Rotations and the like are in policy.py.
 """
 
 from __future__ import annotations
@@ -11,9 +10,12 @@ import numpy as np
 
 
 def shift(images: np.ndarray, rng: np.random.Generator, pixels: float = 0.5) -> np.ndarray:
-    """Shift each image by a random fraction of a pixel, up to `pixels` <= 1 down or up and right or left.
+    """Shift each image, up or down and left or right, by random fractions of a pixel.
 
-    A fraction f of a shift is (1 − f)·image + f·(image moved by one); what enters repeats the border.
+    pixels: the largest shift, at most 1.
+    A shift by the fraction f is (1 − f)·image + f·(image moved by one pixel). Pixels that enter from outside
+    repeat the border.
+    Raises ValueError if pixels is not between 0 and 1, and TypeError for images of bytes.
     """
     if not 0 <= pixels <= 1:
         raise ValueError(f"shift moves by up to one pixel, got {pixels}")
@@ -30,7 +32,7 @@ def shift(images: np.ndarray, rng: np.random.Generator, pixels: float = 0.5) -> 
 
 
 def flip(images: np.ndarray, rng: np.random.Generator, probability: float = 0.5) -> np.ndarray:
-    """Mirror each image left to right with this probability."""
+    """Return the images, each mirrored left to right with this probability."""
     images = images.copy()
     chosen = rng.random(len(images)) < probability
     images[chosen] = images[chosen, :, ::-1]
@@ -38,9 +40,11 @@ def flip(images: np.ndarray, rng: np.random.Generator, probability: float = 0.5)
 
 
 def crop(images: np.ndarray, rng: np.random.Generator, pixels: int = 4) -> np.ndarray:
-    """Move each image by whole pixels, up to `pixels` down or up and right or left: pad, then cut at random.
+    """Move each image, up or down and left or right, by random whole numbers of pixels.
 
-    What enters repeats the border: on Fashion-MNIST that is the background, standardised or not.
+    pixels: the largest move.
+    This is the usual padding followed by a random cut. Pixels that enter from outside repeat the border; on
+    Fashion-MNIST the border is the background, standardised or not.
     """
     n, height, width, _ = images.shape
     down, right = rng.integers(-pixels, pixels, (2, n, 1), endpoint=True)
@@ -53,25 +57,33 @@ def crop(images: np.ndarray, rng: np.random.Generator, pixels: int = 4) -> np.nd
 
 
 def normalise(images: np.ndarray, mean, deviation) -> np.ndarray:
-    """Turn bytes into standardised float32: (images / 255 − mean) / deviation, scalars or one a channel."""
+    """Return bytes as standardised float32: (images / 255 − mean) / deviation.
+
+    mean, deviation: one number for all channels, or one per channel.
+    Raises TypeError if the images are not uint8.
+    """
     if images.dtype != np.uint8:
         raise TypeError(f"normalise expects uint8 images, got {images.dtype}")
     result = images.astype("float32")
     for step, value in ((np.divide, 255), (np.subtract, mean), (np.divide, deviation)):
-        step(result, np.asarray(value, "float32"), out=result)  # in place: the images may fill the memory
+        step(
+            result, np.asarray(value, "float32"), out=result
+        )  # in place, because the images may fill the memory
     return result
 
 
-ERASED_AREA = (0.02, 1 / 3)  # of the image
-ERASED_RATIO = (0.3, 1 / 0.3)  # height to width
-TRIES = 10  # for a rectangle that fits
+ERASED_AREA = (0.02, 1 / 3)  # the smallest and the largest share of the image's area
+ERASED_RATIO = (0.3, 1 / 0.3)  # the smallest and the largest ratio of height to width
+TRIES = 10  # how many rectangles are drawn, until one fits
 
 
 def erase(images: np.ndarray, rng: np.random.Generator, probability: float = 0.25) -> np.ndarray:
-    """Random erasing (arXiv 1708.04896): set a random rectangle of an image to 0, with this probability.
+    """Set a random rectangle of each image to 0 with this probability: random erasing (arXiv 1708.04896).
 
-    On standardised images 0 is the mean colour: timm's mode 'const', which Spikformer's CIFAR recipe uses.
-    As there, the ratio is log-uniform, and an image for which ten rectangles do not fit stays whole.
+    On standardised images 0 is the mean colour. This is the mode 'const' of the library timm, which
+    Spikformer's CIFAR recipe uses. As in timm, the ratio of height to width is log-uniform, and an image
+    stays whole if none of ten rectangles fits into it.
+    Raises TypeError for images of bytes.
     """
     _expect_floats("erase", images)
     n, height, width, _ = images.shape
@@ -97,11 +109,18 @@ def mixup(
     alpha: float = 0.5,
     probability: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mix pairs of images of a batch (arXiv 1710.09412); return images and targets [n, num_classes].
+    """Mix the images of a batch in pairs (arXiv 1710.09412); return images and targets [n, num_classes].
 
-    With this probability x ← λ x + (1 − λ) x′ and t ← λ t + (1 − λ) t′, λ ~ Beta(alpha, alpha) once a batch;
-    x′ is the batch backwards, as in timm: it is shuffled already. images: [n, …] of any shape, floats.
-    Targets are (mixed) one-hot rows. Label smoothing is left to the loss: it is linear, so it may come after.
+    images: floats [n, …] of any shape.    labels: int [n].
+
+    Let x be the images and t the labels as one-hot rows; x′ and t′ are the same in reverse order, as in the
+    library timm. The batch is shuffled already, so this makes random pairs. With this probability, the whole
+    batch is mixed by one share λ, drawn from Beta(alpha, alpha):
+
+        x ← λ x + (1 − λ) x′        t ← λ t + (1 − λ) t′
+
+    Label smoothing is linear, so it may come after the mixing: it is left to the loss.
+    Raises ValueError for a label outside 0 … num_classes − 1, and TypeError for images of bytes.
     """
     _expect_floats("mixup", images)
     if labels.min() < 0 or labels.max() >= num_classes:
@@ -114,7 +133,7 @@ def mixup(
 
 
 def _inside(start: np.ndarray, length: np.ndarray, size: int) -> np.ndarray:
-    """Return [n, size]: whether a position is in start ≤ position < start + length."""
+    """Return bool [n, size]: for each position 0 … size − 1, whether start <= position < start + length."""
     position = np.arange(size)
     return (position >= start[:, None]) & (position < (start + length)[:, None])
 

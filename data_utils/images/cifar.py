@@ -1,8 +1,8 @@
-"""CIFAR-10 and CIFAR-100 in their binary version: 50,000 + 10,000 colour images of 32×32.
+"""CIFAR-10 and CIFAR-100 in their binary version: 50,000 + 10,000 colour images of 32×32 pixels.
 
-A file is records of one length: the label (CIFAR-100: a coarse and a fine one), a byte each, then 1,024 bytes
-of red, 1,024 of green, 1,024 of blue, row-major. The "python version" of the same data is pickles, which can
-execute anything when opened, and is not read.
+A file consists of records of one length. A record is the label, one byte, then 1,024 bytes of red, 1,024 of
+green and 1,024 of blue, row-major. CIFAR-100 has two label bytes, a coarse label and a fine one. The "python
+version" of the same data consists of pickles, which can execute anything when opened, so it is not read.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ from ..errors import DataFileError
 from .augment import normalise
 
 URL = "https://www.cs.toronto.edu/~kriz/"
-PIXELS = 3 * 32 * 32
+PIXELS = 3 * 32 * 32  # bytes of pixels in a record
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of a data set; labels: how many values each of a record's label bytes can take."""
+    """The files of a data set.
+
+    labels: for each label byte of a record, how many values the byte can take.
+    train_records, test_records: how many records each training file has, and the test file.
+    """
 
     name: str
     folder: str
@@ -32,16 +36,16 @@ class Layout:
     md5: str
     labels: tuple[int, ...]
     train: tuple[str, ...]
-    train_records: int  # in each of these files
+    train_records: int
     test: str
     test_records: int = 10_000
 
     def sizes(self) -> dict[str, int]:
-        """Return the length of each file in bytes."""
+        """Return {file name: length in bytes}."""
         record = len(self.labels) + PIXELS
-        return dict.fromkeys(self.train, self.train_records * record) | {
-            self.test: self.test_records * record
-        }
+        sizes = dict.fromkeys(self.train, self.train_records * record)
+        sizes[self.test] = self.test_records * record
+        return sizes
 
 
 CIFAR10 = Layout(
@@ -65,32 +69,37 @@ CIFAR100 = Layout(
     test="test.bin",
 )
 
-Split = tuple[np.ndarray, np.ndarray]
+Split = tuple[np.ndarray, np.ndarray]  # images, labels
 
 
 def load_cifar10(root: str | Path | None = None) -> tuple[Split, Split]:
-    """Return (train_images, train_labels), (test_images, test_labels): uint8 [n, 32, 32, 3], int64 [n].
+    """Return (training images, labels), (test images, labels): uint8 [n, 32, 32, 3], int64 [n].
 
-    root: the binary version's folder, the one that holds it or its .tar.gz, or that archive itself, which is
-    read where it lies (nothing is extracted). Without it: the cache, then a download of 170 MB.
-    Bytes: the training policy works on them, and floats are four times as large. See `prepare_cifar`.
-    Raises DataFileError for files of a wrong size or label, and for the Python version.
+    root: the folder of the binary version; or the folder that holds that folder or its .tar.gz archive; or
+        the archive itself. An archive is read without extracting it to disk. Without root, the archive comes
+        from the cache, else from a download of 170 MB.
+    The images stay bytes, because the training policy works on bytes and floats are four times as large.
+    `prepare_cifar` standardises them.
+    Raises DataFileError for a file of wrong size, a wrong label, and for the Python version. Raises
+    FileNotFoundError or DownloadError if there are no files.
     """
     return _load(CIFAR10, root)
 
 
 def load_cifar100(root: str | Path | None = None) -> tuple[Split, Split]:
-    """Return CIFAR-100 as load_cifar10 does, with the 100 fine labels."""
+    """Return CIFAR-100, with the 100 fine labels, as load_cifar10 returns CIFAR-10."""
     return _load(CIFAR100, root)
 
 
 # ---------------------------------------------------------------- preparation
 
-MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # CIFAR-10's; ours: for both
+# Of CIFAR-10's channels red, green and blue. We use these numbers for CIFAR-100 too; this choice is ours.
+MEAN = (0.4914, 0.4822, 0.4465)
+DEVIATION = (0.2470, 0.2435, 0.2616)
 
 
 def prepare_cifar(images: np.ndarray) -> np.ndarray:
-    """Standardise bytes [n, 32, 32, 3] for the model: evaluation's whole preparation."""
+    """Return bytes [n, 32, 32, 3] as standardised float32; test images need no other preparation."""
     return normalise(images, MEAN, DEVIATION)
 
 
@@ -98,7 +107,12 @@ def prepare_cifar(images: np.ndarray) -> np.ndarray:
 
 
 def read_records(data: bytes, path: str | Path, labels: tuple[int, ...]) -> Split:
-    """Return uint8 [n, 32, 32, 3] and int64 [n] (the last label) of a file's records; path is for errors."""
+    """Return images uint8 [n, 32, 32, 3] and labels int64 [n], the last label of each record.
+
+    data: the bytes of a file.    path: the file, for error messages.
+    labels: as in Layout.
+    Raises DataFileError if the last record is cut off, or if a label is too large.
+    """
     length = len(labels) + PIXELS
     if len(data) % length:
         raise DataFileError(path, len(data), "the file ends within a record", f"records of {length:,} bytes")
@@ -120,13 +134,13 @@ def _load(layout: Layout, root: str | Path | None) -> tuple[Split, Split]:
     place = _find(layout, Path(root))
     read = _read_folder if place.is_dir() else _read_archive
     files = {name: read_records(data, place / name, layout.labels) for name, data in read(layout, place)}
-    train = [files[name] for name in layout.train]
-    images, labels = (np.concatenate(parts) for parts in zip(*train, strict=True))
+    images = np.concatenate([files[name][0] for name in layout.train])
+    labels = np.concatenate([files[name][1] for name in layout.train])
     return (images, labels), files[layout.test]
 
 
 def _find(layout: Layout, root: Path) -> Path:
-    """Return the folder that holds the files, or the archive."""
+    """Return the folder that holds the files, or the archive's path."""
     if root.is_file():
         return root
     for folder in (root, root / layout.folder):
@@ -140,8 +154,8 @@ def _find(layout: Layout, root: Path) -> Path:
         if path.exists():
             raise _python_version(layout, path)
     raise FileNotFoundError(
-        f"no {layout.name} in {root}: expected there {', '.join(layout.sizes())}, or the folder "
-        f"{layout.folder} with them, or {layout.archive} from {URL}{layout.archive}"
+        f"no {layout.name} in {root}: expected the files {', '.join(layout.sizes())}, or the folder "
+        f"{layout.folder} that holds them, or {layout.archive} from {URL}{layout.archive}"
     )
 
 
@@ -151,6 +165,7 @@ def _python_version(layout: Layout, path: Path) -> DataFileError:
 
 
 def _read_folder(layout: Layout, folder: Path):
+    """Yield (name, bytes) of each file."""
     for name, size in layout.sizes().items():
         path = folder / name
         if not path.is_file():
@@ -165,10 +180,13 @@ def _read_folder(layout: Layout, folder: Path):
 
 
 def _read_archive(layout: Layout, path: Path):
-    """Yield (name, bytes) of each file. Members go to memory: no name in the archive can reach the disk."""
+    """Yield (name, bytes) of each file.
+
+    The files are read into memory, so the names in a hostile archive cannot write anywhere on the disk.
+    """
     sizes = layout.sizes()
     wanted = {f"{layout.folder}/{name}": name for name in sizes}
-    limit = sum(sizes.values()) + 2**20  # for the tar headers and a page of text
+    limit = sum(sizes.values()) + 2**20  # 2**20: for the tar headers and a page of text
     with path.open("rb") as file, gzip.GzipFile(fileobj=file) as unpacked:
         stream = _Limited(unpacked, limit, path)
         try:
@@ -183,11 +201,11 @@ def _read_archive(layout: Layout, path: Path):
                         raise DataFileError(path, member.offset, found, f"a file of {sizes[name]:,}")
                     if name:
                         yield name, archive.extractfile(member).read()
-            while stream.read(2**20):  # to the end, where gzip's checksum is
+            while stream.read(2**20):  # up to the end, where gzip's checksum is
                 pass
         except DataFileError:
             raise
-        except Exception as error:  # gzip, zlib and tarfile each fail in ways of their own
+        except Exception as error:  # gzip, zlib and tarfile raise errors of many kinds
             found = f"a damaged archive ({type(error).__name__}: {error})"
             raise DataFileError(path, stream.position, found, layout.archive) from error
     if wanted:
@@ -196,10 +214,16 @@ def _read_archive(layout: Layout, path: Path):
 
 
 class _Limited:
-    """A stream that refuses to unpack more than the data set can have: gzip can hide a thousandfold."""
+    """A stream that refuses to unpack more than `limit` bytes.
+
+    A gzip stream can unpack to a thousand times its size.
+    """
 
     def __init__(self, file, limit: int, path: Path):
-        self.file, self.limit, self.path, self.position = file, limit, path, 0
+        self.file = file
+        self.limit = limit
+        self.path = path
+        self.position = 0
 
     def read(self, size: int) -> bytes:
         data = self.file.read(size)

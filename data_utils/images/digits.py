@@ -1,13 +1,16 @@
-"""scikit-learn's handwritten digits: 1,797 real 8×8 images that come with the package, no download."""
+"""scikit-learn's handwritten digits: 1,797 real images of 8×8 pixels, which come with that package."""
 
 from __future__ import annotations
 
 
 def load_digits(test_fraction: float = 0.2, seed: int = 0):
-    """Return (train_images, train_labels), (test_images, test_labels): by default 1,437 and 360 samples.
+    """Return (training images, labels), (test images, labels): 1,437 and 360 samples by default.
 
-    The split is scikit-learn's stratified train_test_split with random_state = seed, the same every time.
-    images: float32 [n, 8, 8, 1], standardised with the training images' mean and std; labels: int64 [n].
+    images: float32 [n, 8, 8, 1], standardised by the mean and standard deviation of the training images.
+    labels: int64 [n], 0–9.
+    The split is scikit-learn's train_test_split, stratified by class, with random_state = seed. So it is the
+    same every time.
+    Raises ImportError if scikit-learn is missing.
     """
     try:
         from sklearn import datasets
@@ -16,7 +19,7 @@ def load_digits(test_fraction: float = 0.2, seed: int = 0):
         raise ImportError("the digits come with scikit-learn: pip install 'minispike[lessons]'") from error
     bunch = datasets.load_digits()
     train, test, train_labels, test_labels = train_test_split(
-        bunch.images[..., None].astype("float32"),
+        bunch.images[..., None].astype("float32"),  # [n, 8, 8, 1]
         bunch.target.astype("int64"),
         test_size=test_fraction,
         stratify=bunch.target,

@@ -1,12 +1,24 @@
-"""Folders of images: ImageNet's layout and Tiny-ImageNet's, decoded by Pillow a batch at a time.
+"""Folders of images, decoded by Pillow one batch at a time.
 
-    root/train/<class>/**/*.JPEG    root/val/<class>/**/*.JPEG          ImageNet; any set of one's own
-    root/train/<class>/images/*.JPEG    root/val/images/*.JPEG + val/val_annotations.txt    Tiny-ImageNet
+Two layouts are known. The first is ImageNet's; use it for images of your own:
 
-A folder gives whole images of various sizes; `centre_crop` and `random_resized_crop` make an array of them:
+    root/train/<class>/**/*.JPEG
+    root/val/<class>/**/*.JPEG
 
-    Loader(train, train.labels, 128, augment=lambda images, labels, rng:
-           (normalise(random_resized_crop(images, rng, 224), MEAN, DEVIATION), labels))
+The second is Tiny-ImageNet's:
+
+    root/train/<class>/images/*.JPEG
+    root/val/images/*.JPEG
+    root/val/val_annotations.txt        the class of each of these images
+
+Images may have various sizes. `centre_crop` and `random_resized_crop` turn a list of images into an array:
+
+    train, test = load_image_folders(root)
+
+    def augment(images, labels, rng):
+        return normalise(random_resized_crop(images, rng, 224), MEAN, DEVIATION), labels
+
+    batches = Loader(train, train.labels, 128, augment=augment)
 """
 
 from __future__ import annotations
@@ -18,23 +30,30 @@ import numpy as np
 from ..errors import DataFileError
 
 SUFFIXES = {".jpeg", ".jpg", ".png"}
-MOST_PIXELS = 2**26  # of one image: ImageNet's largest has 61 million; more would be a decompression bomb
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as everyone uses them
+# The most pixels that an image may have. ImageNet's largest has 61 million. A file that claims more than this
+# may be a decompression bomb.
+MOST_PIXELS = 2**26
+# The usual numbers for ImageNet's channels red, green and blue.
+MEAN = (0.485, 0.456, 0.406)
+DEVIATION = (0.229, 0.224, 0.225)
 
 
 class ImageFolder:
-    """Images of labelled classes in files: len(folder), folder[indices], and labels int64 [n].
+    """Image files with labels; folder[indices] decodes these files into a list of RGB Pillow images.
 
-    folder[indices] decodes these files and returns a list of RGB Pillow images of their own sizes.
-    Raises ImportError that names the remedy where Pillow is missing; DataFileError, with the file's name,
-    for one that cannot be decoded.
+    paths: the files.    labels: int64 [n], places in classes.    classes: the names of the classes.
+    The images keep their own sizes.
+    Raises ImportError if Pillow is missing, ValueError if paths and labels differ in length, and, when images
+    are asked for, DataFileError for a file that cannot be decoded.
     """
 
     def __init__(self, paths: list[Path], labels: np.ndarray, classes: list[str]):
         _pillow()
         if len(paths) != len(labels):
             raise ValueError(f"ImageFolder got {len(paths)} files and {len(labels)} labels")
-        self.paths, self.labels, self.classes = paths, np.asarray(labels, "int64"), classes
+        self.paths = paths
+        self.labels = np.asarray(labels, "int64")
+        self.classes = classes
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -44,9 +63,11 @@ class ImageFolder:
 
 
 def load_image_folders(root: str | Path) -> tuple[ImageFolder, ImageFolder]:
-    """Return root's train and val folders; their classes are train's folders in order of name.
+    """Return the training images and the test images: the folders train and val of root.
 
-    val is either of the two layouts above. Raises FileNotFoundError that says what is missing where.
+    The classes are the folders of train, ordered by name. val may have either of the two layouts above.
+    Raises FileNotFoundError, which says what is missing and where, and DataFileError for a wrong line in
+    val_annotations.txt.
     """
     root = Path(root)
     classes = [path.name for path in _inside(root / "train", root) if path.is_dir()]
@@ -84,9 +105,10 @@ def _by_class(folder: Path, classes: list[str]) -> ImageFolder:
 
 
 def _annotated(annotations: Path, classes: list[str]) -> ImageFolder:
-    """Read Tiny-ImageNet's lines `file <tab> class <tab> box …`; the images are in images/ beside it."""
+    """Read Tiny-ImageNet's lines `file <tab> class <tab> box …`; the folder images is next to this file."""
     label_of = {name: label for label, name in enumerate(classes)}
-    paths, labels, offset = [], [], 0
+    paths, labels = [], []
+    offset = 0  # of the line, for error messages
     for line in annotations.read_bytes().splitlines(keepends=True):
         file, name, *_ = [*line.decode("utf-8", "replace").rstrip().split("\t"), ""]
         if not file or Path(file).name != file or name not in label_of:
@@ -105,13 +127,14 @@ def _annotated(annotations: Path, classes: list[str]) -> ImageFolder:
 
 
 def read_image(path: Path):
-    """Return a file as an RGB Pillow image, decoded in full. Grey, palette and CMYK become RGB.
+    """Return a file as an RGB Pillow image, decoded in full; grey, palette and CMYK images become RGB.
 
-    Images of 16 bits are refused: Pillow would turn all but their darkest levels into white.
+    Grey levels of 16 bits are refused, because Pillow would turn all but the darkest levels into white.
+    Raises DataFileError for these, for an image with too many pixels, and for a file that cannot be decoded.
     """
     image_module = _pillow()
     try:
-        with image_module.open(path, formats=("JPEG", "PNG")) as image:  # by content, not by name
+        with image_module.open(path, formats=("JPEG", "PNG")) as image:  # of any name: the content decides
             pixels = image.width * image.height
             if pixels > MOST_PIXELS:
                 raise DataFileError(path, None, f"an image of {pixels:,} pixels", f"at most {MOST_PIXELS:,}")
@@ -120,8 +143,8 @@ def read_image(path: Path):
             return image.convert("RGB")
     except (DataFileError, FileNotFoundError):
         raise
-    except Exception as error:  # Pillow's decoders fail in many ways
-        found = f"not decoded ({type(error).__name__}: {error})"
+    except Exception as error:  # Pillow's decoders raise errors of many kinds
+        found = f"cannot be decoded ({type(error).__name__}: {error})"
         raise DataFileError(path, None, found, "a complete JPEG or PNG image") from error
 
 
@@ -137,9 +160,10 @@ def _pillow():
 
 
 def centre_crop(images: list, size: int, share: float = 0.875) -> np.ndarray:
-    """Return uint8 [n, size, size, 3]: the middle square, of `share` of the shorter side, scaled.
+    """Return uint8 [n, size, size, 3]: the middle square of each image, scaled.
 
-    The usual "resize to 256, crop 224" in one step, with the cubic filter; 0.875 = 224 / 256.
+    share: the side of the square, as a share of the image's shorter side. The default is 224 / 256 = 0.875:
+        with size = 224, this is the usual "resize to 256, crop 224" in one step, with the cubic filter.
     """
     result = np.empty((len(images), size, size, 3), np.uint8)
     for i, image in enumerate(images):
@@ -149,14 +173,17 @@ def centre_crop(images: list, size: int, share: float = 0.875) -> np.ndarray:
     return result
 
 
-AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
+AREA = (0.08, 1.0)  # the smallest and the largest share of the image's area
+RATIO = (3 / 4, 4 / 3)  # the smallest and the largest ratio of width to height
+TRIES = 10  # how many boxes are drawn, until one fits
 
 
 def random_resized_crop(images: list, rng: np.random.Generator, size: int) -> np.ndarray:
     """Return uint8 [n, size, size, 3]: a random box of each image, scaled (arXiv 1409.4842, §6).
 
-    Its area is 8 to 100 % of the image's, its width to height 3:4 to 4:3, log-uniform. Where ten boxes do not
-    fit: the whole image, or as much of its middle as these ratios allow.
+    The area of the box is 8 to 100 % of the image's area. Its ratio of width to height is 3:4 to 4:3,
+    log-uniform. If none of ten boxes fits into the image, the box is the whole image, or as much of its
+    middle as these ratios allow.
     """
     result = np.empty((len(images), size, size, 3), np.uint8)
     for i, image in enumerate(images):
@@ -165,7 +192,7 @@ def random_resized_crop(images: list, rng: np.random.Generator, size: int) -> np
 
 
 def _random_box(width: int, height: int, rng: np.random.Generator) -> tuple[float, ...]:
-    """Return left, top, width, height."""
+    """Return (left, top, width, height) of a random box in an image of width × height pixels."""
     for _ in range(TRIES):
         area = rng.uniform(*AREA) * width * height
         ratio = np.exp(rng.uniform(*np.log(RATIO)))
@@ -173,7 +200,8 @@ def _random_box(width: int, height: int, rng: np.random.Generator) -> tuple[floa
         if 0 < w <= width and 0 < h <= height:
             left, top = rng.integers((width - w, height - h), endpoint=True)
             return left, top, w, h
-    w, h = min(width, round(height * RATIO[1])), min(height, round(width / RATIO[0]))
+    w = min(width, round(height * RATIO[1]))
+    h = min(height, round(width / RATIO[0]))
     return (width - w) // 2, (height - h) // 2, w, h
 
 

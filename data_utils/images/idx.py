@@ -1,9 +1,10 @@
-"""IDX, the format of MNIST and its family: a header of sizes, then bytes in row-major order.
+"""IDX, the file format of MNIST and similar sets: a header of sizes, then bytes in row-major order.
 
     2 bytes of zero | 0x08 for unsigned bytes | number of dimensions d | d sizes, big-endian u4 | the bytes
 
-The files come gzipped. A gzip stream can unpack to a thousand times its size, so the header decides: no more
-is unpacked than it announces and one byte, and memory grows with what has come, not with what was announced.
+The files are published gzipped, and a gzip stream can unpack to a thousand times its size. So the reader
+unpacks at most one byte more than the header announces. Memory grows with the bytes that were read, not with
+the number that was announced.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ import numpy as np
 
 from ..errors import DataFileError
 
-CHUNK = 2**16
-GZIP_RATIO = 1032  # a deflate stream holds at most this many bytes in one of its own
+CHUNK = 2**16  # bytes read at a time
+GZIP_RATIO = 1032  # one byte of a deflate stream unpacks to at most this many bytes
 
 
 def read_idx(path: str | Path, ndim: int) -> np.ndarray:
-    """Return the uint8 array of an IDX file, plain or gzipped: [n, rows, columns] for ndim 3, [n] for 1.
+    """Return the uint8 array of an IDX file, plain or gzipped.
 
-    Raises DataFileError for another kind of file, another ndim, and for any byte too few, too many or damaged
-    (a plain file has no checksum: there, changed pixels cannot be noticed).
+    ndim: how many dimensions the array must have: 3 for images [n, rows, columns], 1 for labels [n].
+    Raises DataFileError if the file is of another kind or has another ndim, if bytes are missing or left
+    over, and if gzipped data is damaged. A plain file has no checksum, so changed pixels in it are not
+    noticed.
     """
     path = Path(path)
     size = path.stat().st_size
@@ -43,7 +46,7 @@ def read_idx(path: str | Path, ndim: int) -> np.ndarray:
 
 
 def _read(file: BinaryIO, path: Path, ndim: int, most: int) -> np.ndarray:
-    """Read header and bytes; `most` is what the file can hold at all."""
+    """Read the header and the bytes; `most` is the largest number of bytes that the file can hold."""
     magic = file.read(4)
     expected = bytes([0, 0, 8, ndim])
     if magic != expected:
@@ -52,7 +55,8 @@ def _read(file: BinaryIO, path: Path, ndim: int, most: int) -> np.ndarray:
     if len(header) < 4 * ndim:
         raise DataFileError(path, 4 + len(header), "the file ends in its header", f"{ndim} sizes of 4 bytes")
     shape = np.frombuffer(header, ">u4").tolist()
-    start, length = 4 + 4 * ndim, prod(shape)
+    start = 4 + 4 * ndim
+    length = prod(shape)
     if start + length > most:
         raise DataFileError(path, 4, f"sizes {shape}", f"at most {most:,} bytes, all that the file can hold")
     data = bytearray()

@@ -1,4 +1,4 @@
-"""Fashion-MNIST and MNIST: 60,000 + 10,000 grey images of ten classes, 28×28, here padded to 32×32."""
+"""Fashion-MNIST and MNIST: 60,000 + 10,000 grey images of ten classes, 28×28 pixels, padded here to 32×32."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from ..errors import DataFileError
 from .augment import normalise
 from .idx import read_idx
 
-FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
-FILES += ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 
 FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 FASHION_MD5 = {
@@ -31,16 +35,17 @@ MNIST_MD5 = {
     "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
 }
 
-Split = tuple[np.ndarray, np.ndarray]
+Split = tuple[np.ndarray, np.ndarray]  # images, labels
 
 
 def load_fashion_mnist(root: str | Path | None = None) -> tuple[Split, Split]:
-    """Return (train_images, train_labels), (test_images, test_labels): float32 [n, 32, 32, 1], int64 [n].
+    """Return (training images, labels), (test images, labels): float32 [n, 32, 32, 1], int64 [n].
 
-    root: a folder with the four IDX files, gzipped or not. Without it: Debian's folder (the package
-    dataset-fashion-mnist), then the cache, then a download.
-    The images are padded with the background's black and then standardised by the mean and deviation of the
-    28×28 training pixels (0.2860 and 0.3530), so that the border goes on as the background does.
+    root: a folder with the four IDX files, gzipped or not. Without root, the files come from Debian's folder
+        (the package dataset-fashion-mnist), else from the cache, else from a download.
+    The images are padded with black, which is the colour of their background. Then they are standardised by
+    the mean and standard deviation of the 28×28 training pixels (0.2860 and 0.3530).
+    Raises FileNotFoundError, DownloadError, or DataFileError for a damaged file.
     """
     return _pad_and_standardise(*read_fashion_mnist(root, "load_fashion_mnist"))
 
@@ -48,9 +53,10 @@ def load_fashion_mnist(root: str | Path | None = None) -> tuple[Split, Split]:
 def read_fashion_mnist(
     root: str | Path | None = None, call: str = "read_fashion_mnist"
 ) -> tuple[Split, Split]:
-    """Return the images as the files have them: uint8 [n, 28, 28], 0 is black, and labels int64 [n].
+    """Return the images as they are in the files: uint8 [n, 28, 28], where 0 is black; and labels int64 [n].
 
-    root: as load_fashion_mnist's.    call: the function that an error's advice is about.
+    root: as for load_fashion_mnist.
+    call: the name of the function that an error message should advise to call.
     """
     if root is None:
         has_package = DEBIAN.is_dir()
@@ -59,9 +65,14 @@ def read_fashion_mnist(
 
 
 def load_mnist(root: str | Path | None = None) -> tuple[Split, Split]:
-    """Return MNIST's handwritten digits just as load_fashion_mnist does (mean 0.1307, deviation 0.3081)."""
+    """Return MNIST's handwritten digits as load_fashion_mnist does (mean 0.1307, deviation 0.3081).
+
+    root: a folder with the four IDX files, gzipped or not. Without root, the files come from the cache, else
+        from a download.
+    """
     call = "load_mnist"
-    root = fetch("mnist", MNIST_URL, MNIST_MD5, call) if root is None else root
+    if root is None:
+        root = fetch("mnist", MNIST_URL, MNIST_MD5, call)
     return _pad_and_standardise(*_read(root, call))
 
 
@@ -72,7 +83,8 @@ def _read(root: str | Path, call: str) -> tuple[Split, Split]:
 
 def _pad_and_standardise(train_split: Split, test_split: Split) -> tuple[Split, Split]:
     (train, train_labels), (test, test_labels) = train_split, test_split
-    counts = sum(np.bincount(image.reshape(-1), minlength=256) for image in train)  # exact, and no float copy
+    # Counting the 256 levels is exact, and needs no copy of the images in floats.
+    counts = sum(np.bincount(image.reshape(-1), minlength=256) for image in train)
     levels = np.arange(256) / 255
     mean = (counts * levels).sum() / counts.sum()
     deviation = ((counts * (levels - mean) ** 2).sum() / counts.sum()) ** 0.5
@@ -84,14 +96,14 @@ def _pad_and_standardise(train_split: Split, test_split: Split) -> tuple[Split, 
 
 
 def _read_pair(images_path: Path, labels_path: Path) -> Split:
-    """Return uint8 [n, 28, 28] and int64 [n]; how many there are is left to the files."""
+    """Return uint8 [n, 28, 28] and int64 [n]; n is as large as the files say."""
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if images.shape[1:] != (28, 28) or not len(images):
         raise DataFileError(images_path, 4, f"images of shape {list(images.shape)}", "[n, 28, 28], n > 0")
     if images.min() == images.max():
-        raise DataFileError(images_path, 16, "all pixels alike", "images")
+        raise DataFileError(images_path, 16, "all pixels have the same value", "images")
     if len(labels) != len(images):
-        raise DataFileError(labels_path, 4, f"{len(labels)} labels", f"{len(images)}, one an image")
+        raise DataFileError(labels_path, 4, f"{len(labels)} labels", f"{len(images)}, one per image")
     if labels.max() > 9:
         first = int((labels > 9).argmax())
         raise DataFileError(labels_path, 8 + first, f"label {labels[first]}", "0 to 9")

@@ -1,4 +1,4 @@
-"""All that happens to a batch of training images, in the order of Spikformer's published code."""
+"""All changes to a batch of training images, in the order of Spikformer's published code."""
 
 from __future__ import annotations
 
@@ -13,13 +13,20 @@ from .policy import five_ops
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Turn (samples, labels, rng) into (images float32 [n, H, W, C], targets): a Loader's `augment`.
+    """Turn (samples, labels, rng) into (images float32 [n, H, W, C], targets); the `augment` of a Loader.
 
-    cut: (samples, rng) → bytes [n, H, W, C], for images of various sizes; without it samples are an array.
-    flip, policy: probabilities of a mirror image, and of one of the five operations on bytes.
-    standardise: bytes → floats; without it the images are standardised already.    fill: see `five_ops`.
-    shift: fraction of a pixel.    erase: probability.    mixup: alpha, for a batch with mixup_probability;
-    with alpha 0 targets are the labels, else rows [n, num_classes].
+    num_classes: for mixup's targets.
+    cut: (samples, rng) → uint8 [n, H, W, C], for images of various sizes. Without cut, samples are an array.
+    standardise: uint8 → floats. Without it, the images are standardised already.
+    fill: the value of pixels that enter from outside, see `five_ops`.
+    flip: the probability of a mirror image.
+    policy: the probability of one of the five operations of `five_ops`.
+    shift: the largest shift, a fraction of a pixel.
+    mixup, mixup_probability: `mixup`'s alpha and probability. With alpha 0, targets are the labels; else they
+        are rows [n, num_classes].
+    erase: the probability of an erased rectangle.
+
+    Raises ValueError for a policy without standardise, because the policy works on bytes.
     """
 
     num_classes: int
@@ -38,7 +45,8 @@ class Pipeline:
             raise ValueError("the policy's operations work on bytes; these images are standardised already")
 
     def __call__(self, samples, labels: np.ndarray, rng: np.random.Generator) -> tuple:
-        images, targets = self.cut(samples, rng) if self.cut else samples, labels
+        images = self.cut(samples, rng) if self.cut else samples
+        targets = labels
         if self.flip:
             images = flip(images, rng, self.flip)
         if self.policy:

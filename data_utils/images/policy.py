@@ -1,23 +1,27 @@
 """The image policy of Spikformer's CIFAR recipe: one of five operations, on bytes, before standardising.
 
-The published code draws, for each image, one of Equalize, Rotate, ShearX, TranslateX, TranslateY and applies
-it with probability ½. Its strength is m/10 of 30°, 0.3, and 0.45 of the side, with m ~ N(9, 0.4²) in [0, 10]
-("rand-m9-n1-mstd0.4"), hence 27°, 0.27 and 0.405 on average; the sign is random. What enters from outside
-takes the mean colour. Each operation gives Pillow's bytes, with the recipe's bicubic filter.
+For each image, the published code draws one of Equalize, Rotate, ShearX, TranslateX and TranslateY, and
+applies it with probability ½. Equalize has no strength. The strength of the other four is random: m/10 of 30°
+for Rotate, of 0.3 for ShearX, and of 0.45 times the image's side for the translations. m is drawn from
+N(9, 0.4²) and clipped to [0, 10]; the code writes this "rand-m9-n1-mstd0.4". So the strengths are 27°, 0.27
+and 0.405 on average. The sign is random. Pixels that enter from outside get the mean colour. Each operation
+gives the same bytes as Pillow's, with the recipe's bicubic filter.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-MAGNITUDE, MAGNITUDE_STD = 9.0, 0.4  # of 10
+MAGNITUDE, MAGNITUDE_STD = 9.0, 0.4  # mean and deviation of m; the largest m is 10
 MAX_ANGLE, MAX_SHEAR, MAX_SHIFT = np.deg2rad(30), 0.3, 0.45
 
 
 def five_ops(images: np.ndarray, rng: np.random.Generator, fill, probability: float = 0.5) -> np.ndarray:
-    """Change each uint8 image [n, H, W, C] with this probability, by one of the five operations.
+    """Change each of the images, uint8 [n, H, W, C], with this probability by one of the five operations.
 
-    fill: the value of what enters, for all channels or one each (timm's: 255 · the data set's mean, rounded).
+    fill: the value of pixels that enter from outside, one number or one per channel. The library timm takes
+        255 times the data set's mean, rounded.
+    Raises TypeError if the images are not uint8.
     """
     if images.dtype != np.uint8:
         raise TypeError(f"five_ops expects uint8 images, got {images.dtype}")
@@ -26,7 +30,7 @@ def five_ops(images: np.ndarray, rng: np.random.Generator, fill, probability: fl
     chosen = rng.random(n) < probability
     strength = np.clip(rng.normal(MAGNITUDE, MAGNITUDE_STD, n), 0, 10) / 10 * rng.choice([-1, 1], n)
     matrices = np.stack([
-        np.zeros((n, 2, 3)),  # Equalize: none
+        np.zeros((n, 2, 3)),  # Equalize has no matrix
         rotation(strength * MAX_ANGLE, height, width),
         shear_x(strength * MAX_SHEAR),
         translation(strength * MAX_SHIFT * width, 0 * strength),
@@ -43,11 +47,15 @@ def five_ops(images: np.ndarray, rng: np.random.Generator, fill, probability: fl
 
 
 def equalize(images: np.ndarray) -> np.ndarray:
-    """Spread each channel's levels evenly over 0…255, as Pillow's ImageOps.equalize does.
+    """Spread the levels of each channel evenly over 0 … 255, as Pillow's ImageOps.equalize does.
 
-    With h the channel's histogram and step = ⌊(pixels − h at the highest level in use) / 255⌋,
+    images: uint8 [n, H, W, C]. Let h(v) be the number of a channel's pixels at level v, and
 
-        level v  →  min(255, ⌊(⌊step/2⌋ + Σ_{u<v} h(u)) / step⌋),    unchanged where step = 0.
+        step = ⌊(H·W − h(the highest level in use)) / 255⌋
+
+    Then a pixel at level v gets the level
+
+        min(255, ⌊(⌊step/2⌋ + Σ_{u<v} h(u)) / step⌋)        or keeps v, if step = 0
     """
     n, height, width, channels = images.shape
     channel = np.arange(n * channels).reshape(n, 1, 1, channels)
@@ -64,19 +72,26 @@ def equalize(images: np.ndarray) -> np.ndarray:
 
 
 def rotation(angle: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return matrices [n, 2, 3] that turn by `angle` [n] radians, counter-clockwise about the centre."""
-    cos, sin = np.round(np.cos(angle), 15), np.round(np.sin(angle), 15)  # as Pillow: a right angle is exact
+    """Return matrices [n, 2, 3] that turn images counter-clockwise about their centre.
+
+    angle: [n], in radians.
+    """
+    cos = np.round(np.cos(angle), 15)  # rounded as in Pillow, so right angles are exact
+    sin = np.round(np.sin(angle), 15)
     x, y = width / 2, height / 2
     return _matrices(cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y)
 
 
 def shear_x(factor: np.ndarray) -> np.ndarray:
-    """Return matrices [n, 2, 3] that move a row left by `factor` [n] times its distance from the top."""
+    """Return matrices [n, 2, 3] that move each row of an image to the left.
+
+    factor: [n]. A row moves by this factor times its distance from the top.
+    """
     return _matrices(1, factor, 0, 0, 1, 0)
 
 
 def translation(left: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """Return matrices [n, 2, 3] that move images by [n] pixels to the left and up."""
+    """Return matrices [n, 2, 3] that move images by left [n] pixels to the left and by up [n] pixels up."""
     return _matrices(1, 0, left, 0, 1, up)
 
 
@@ -86,16 +101,18 @@ def _matrices(a, b, c, d, e, f) -> np.ndarray:
 
 
 def affine(images: np.ndarray, matrices: np.ndarray, fill) -> np.ndarray:
-    """Return uint8 images whose pixel at (x, y) is the source's at matrix · (x, y, 1), interpolated.
+    """Return uint8 images [n, H, W, C] whose pixel at (x, y) is taken from the source at matrix · (x, y, 1).
 
-    matrices: [n, 2, 3], in (x, y) with pixel centres at ½, 1½, …. A source point outside the image gives
-    `fill`; a 4×4 neighbourhood that reaches beyond repeats the border. As Pillow's transform with BICUBIC,
-    fractions of a level are cut off.
+    matrices: [n, 2, 3], one per image. Pixel centres are at ½, 1½, ….
+
+    The value is interpolated from the 4×4 pixels around the source point; where these reach beyond the image,
+    the border is repeated. If the source point itself is outside the image, the pixel is `fill`. Fractions of
+    a level are cut off, as in Pillow's transform with BICUBIC.
     """
     n, height, width, _ = images.shape
     y, x = np.mgrid[:height, :width] + 0.5
     a, b, c, d, e, f = matrices.reshape(n, 6, 1, 1).transpose(1, 0, 2, 3)
-    x, y = a * x + b * y + c, d * x + e * y + f  # [n, H, W] source points
+    x, y = a * x + b * y + c, d * x + e * y + f  # source points, [n, H, W] each
     outside = (x < 0) | (x >= width) | (y < 0) | (y >= height)
     column, row = np.floor(x - 0.5).astype(int), np.floor(y - 0.5).astype(int)
     dx, dy = (x - 0.5 - column)[..., None], (y - 0.5 - row)[..., None]
@@ -111,5 +128,8 @@ def affine(images: np.ndarray, matrices: np.ndarray, fill) -> np.ndarray:
 
 
 def _cubic(v0, v1, v2, v3, t):
-    """Interpolate between v1 (t = 0) and v2 (t = 1); the slopes there are v2 − v0 and v3 − v1 (a = −1)."""
+    """Return the cubic that is v1 at t = 0 with slope v2 − v0, and v2 at t = 1 with slope v3 − v1.
+
+    This is the bicubic filter with the parameter a = −1.
+    """
     return v1 + t * (v2 - v0 + t * (2 * (v0 - v1) + v2 - v3 + t * (v1 - v0 + v3 - v2)))

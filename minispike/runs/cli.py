@@ -1,4 +1,4 @@
-"""The command line: python -m minispike train | pretrain | evaluate | compare | info | profile | import"""
+"""The command line: train, pretrain, evaluate, predict, compare, info, profile and import."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from tqdm import tqdm
 
 from data_utils.datasets import NAMES, open_data
 from data_utils.images.digits import load_digits
+from data_utils.images.folders import SUFFIXES
+from data_utils.images.own import Pictures
+from data_utils.listing import files
 from data_utils.loader import Prefetch
 
 from ..backend import make_rng
@@ -27,7 +30,7 @@ from ..measure.profile import as_dicts, profile, table
 from ..models import SpikingTransformer, configuration, create_model, list_models
 from ..parallel import keep_freed_memory, set_threads
 from ..train import evaluate
-from . import compare
+from . import compare, pictures
 from .folder import Run
 from .recipes import CHOICES, KINDS, MASKED, PRETRAINING, RECIPES, Recipe, resolve
 from .session import SAMPLE, Stop, build, check_fit, check_step_fits, train, warnings_about
@@ -67,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     pretraining = "train an encoder on images with hidden patches, from which train --init can start"
     add_training(commands, "pretrain", PRETRAINING, pretraining)
     add_evaluation(commands)
+    add_prediction(commands)
     add_comparison(commands)
     add_tools(commands)
     return parser
@@ -94,8 +98,8 @@ def add_training(commands, name: str, recipes: dict, what: str) -> None:
 
 
 def run_training(args) -> None:
-    run, saved = begin(args)
-    batches, test, classes = data_of(run.recipe)
+    run, saved, own = begin(args)
+    batches, test, classes = data_of(run.recipe, own)
     model = saved.model if saved else build(run.recipe, classes)
     sample, _ = test.spread(SAMPLE)
     check_fit(model, sample, run.recipe)
@@ -106,6 +110,8 @@ def run_training(args) -> None:
         for warning in warnings_about(model, run.recipe, changes(args)):
             print(f"note: {warning}", file=sys.stderr)
         run = Run.create(args.out, replace(run.recipe, T=model.T, **absolute(run.recipe)))
+        if own:
+            pictures.write_pictures(run, own)
     elif args.root:
         run.recipe = replace(run.recipe, root=absolute(run.recipe)["root"])
         with run.locked():
@@ -115,6 +121,9 @@ def run_training(args) -> None:
     steps = f"{len(batches):,} steps of {recipe.batch_size} samples per epoch"
     single = f", the first {recipe.single_step_epochs} at T = 1" if recipe.single_step_epochs else ""
     print(f"{with_split(recipe)}: {steps}; epochs: {recipe.epochs}{single}")
+    if own:
+        run.data = pictures.for_predictions(own)
+        print(pictures.summary(own))
     if saved:
         at = saved.training["progress"]
         print(f"{run.folder} has done {at['epoch']} epochs and {at['step']} steps")
@@ -129,8 +138,8 @@ def run_training(args) -> None:
         kept = "the last good checkpoint is kept" if run.checkpoint.exists() else "no checkpoint was due yet"
         advice = f"{kept}; the same steps would diverge again: begin another run, with a lower --lr"
         raise FloatingPointError(f"{error}; {advice}") from error
-    files = sorted(path.name for path in run.folder.glob("[!.]*"))
-    print(f"done; see {', '.join(files)} in {here}")
+    written = sorted(path.name for path in run.folder.glob("[!.]*"))
+    print(f"done; see {', '.join(written)} in {here}")
     if recipe.objective == MASKED:
         root = f" --root {quote(recipe.root)}" if recipe.root else ""
         then = f"train --data {recipe.data}{root} --model {recipe.model} --init {here} --out RUN"
@@ -160,8 +169,8 @@ def changes(args) -> dict:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def begin(args) -> tuple[Run, Saved | None]:
-    """Return the run that the arguments name, and the newest checkpoint of a resumed one."""
+def begin(args) -> tuple[Run, Saved | None, Pictures | None]:
+    """Return the run that the arguments name, a resumed one's newest checkpoint, and one's own pictures."""
     given = changes(args)
     if bool(args.resume) == bool(args.out):
         raise ValueError("give either --out RUN, for a new run, or --resume RUN")
@@ -169,7 +178,11 @@ def begin(args) -> tuple[Run, Saved | None]:
         name = args.recipe or args.data
         if not name:
             raise ValueError(f"give --recipe or --data: {', '.join(args.recipes)}")
-        return Run(args.out, resolve(name, args.recipes, **given)).absent(), None
+        if not args.recipe and args.command == "train" and pictures.is_own(name):
+            Run(args.out, resolve("digits")).absent()
+            run, own = pictures.begin_run(args.out, name, given, sys.stderr.isatty())
+            return run, None, own
+        return Run(args.out, resolve(name, args.recipes, **given)).absent(), None, None
     if args.recipe or given.keys() - {"root"}:
         other = sorted(given.keys() - {"root"}) or ["recipe"]
         raise ValueError(f"a resumed run keeps its recipe: leave out {', '.join(other)}")
@@ -178,7 +191,7 @@ def begin(args) -> tuple[Run, Saved | None]:
     if args.command != begun_by:
         raise ValueError(f"{args.resume} was begun by {begun_by}: use {begun_by} --resume {args.resume}")
     run.recipe = replace(run.recipe, **given)
-    return run, run.newest()
+    return run, run.newest(), pictures.read_pictures(run) if pictures.is_own(run.recipe.data) else None
 
 
 # ---------------------------------------------------------------- evaluation
@@ -206,8 +219,9 @@ def run_evaluate(args) -> None:
     model, at = saved.model, saved.training["progress"]
     if not isinstance(model, SpikingTransformer):
         raise ValueError(f"{args.folder} holds a pre-trained encoder, for train --init {args.folder}")
-    recipe = replace(run.recipe, root=args.root or run.recipe.root)
-    _, test, _ = data_of(recipe)
+    run.recipe = recipe = replace(run.recipe, root=args.root or run.recipe.root)
+    own = pictures.read_pictures(run) if pictures.is_own(recipe.data) else None
+    _, test, _ = data_of(recipe, own)
     set_threads(recipe.threads)
     if at["epoch"] + bool(at["step"]) <= recipe.single_step_epochs:
         model.T = 1
@@ -217,6 +231,9 @@ def run_evaluate(args) -> None:
     moment = f"epoch {at['epoch']} of {recipe.epochs}" + (f" and {at['step']} steps" if at["step"] else "")
     moment += f", at T = {model.T}"
     print(f"{with_split(recipe)}, after {moment}: test loss {loss:.4f}, accuracy {accuracy:.2%}")
+    if own:
+        print(pictures.summary(own))
+        print(pictures.confusion(model.to("cpu"), test, own))
     row = next((row for row in run.read_metrics() if row.get("epoch") == at["epoch"]), None)
     if row and not at["step"]:
         compare_with_metrics(loss, accuracy, row["test_loss"], row["test_accuracy"])
@@ -244,15 +261,39 @@ def with_split(recipe: Recipe) -> str:
     return f"{recipe.data}, split {recipe.split}" if recipe.data == "cifar10dvs" else recipe.data
 
 
-def data_of(recipe: Recipe) -> tuple:
+def data_of(recipe: Recipe, own: Pictures | None = None) -> tuple:
     """Return a recipe's (training batches, test batches, number of classes)."""
+    if own:
+        return pictures.loaders(recipe, own)
     config = configuration(recipe.model)
     names = (
         "shift flip policy mixup mixup_probability mixup_until erase split_by split batch_size seed".split()
     )
     settings = {name: getattr(recipe, name) for name in names}
     settings |= {"T": recipe.T or config.T, "augment_events": bool(recipe.augment_events)}
-    return open_data(recipe.data, recipe.root or None, size=config.img_size, **settings)
+    return open_data(recipe.data, recipe.root or None, size=recipe.img_size or config.img_size, **settings)
+
+
+# ---------------------------------------------------------------- prediction
+
+
+def add_prediction(commands) -> None:
+    """Add the command predict."""
+    what = "say what pictures show, by a model that was trained on a folder of pictures"
+    parser = commands.add_parser("predict", help=what, description=what)
+    parser.set_defaults(run=run_predict)
+    parser.add_argument("model", metavar="RUN", help="a run's folder, or a checkpoint of it")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="pictures, or folders of pictures")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+
+
+def run_predict(args) -> None:
+    found = pictures.predict(args.model, args.files, lambda folder: files(folder, SUFFIXES))
+    if args.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        for each in found:
+            print(each["file"], *(f"{name} {p:.1%}" for name, p in each["classes"].items()), sep="  ")
 
 
 # ---------------------------------------------------------------- comparison
@@ -286,13 +327,15 @@ def run_compare(args) -> None:
 
 def add_tools(commands) -> None:
     """Add the commands import, info and profile."""
-    files = ".pth, .pth.tar, .npz, .safetensors"
-    parser = commands.add_parser("import", help=f"convert an authors' checkpoint ({files}) into one of ours")
+    kinds = ".pth, .pth.tar, .npz, .safetensors"
+    parser = commands.add_parser("import", help=f"convert an authors' checkpoint ({kinds}) into one of ours")
     parser.set_defaults(run=run_import)
     parser.add_argument("file", help="the checkpoint; a .pth file is read without PyTorch and never executed")
     parser.add_argument("--model", required=True, metavar="NAME", help=", ".join(list_models()))
     parser.add_argument("--out", required=True, metavar="FILE", help="the safetensors file to write")
     parser.add_argument("--num-classes", type=int, metavar="K", help="if it differs from the model's own")
+    part = "the part of the checkpoint to take, as model_ema; by default the weights, not their average (EMA)"
+    parser.add_argument("--entry", metavar="NAME", help=part)
     parser = commands.add_parser("info", help="count a model's operations, firing rates and energy by layer")
     parser.set_defaults(run=run_info)
     parser.add_argument(
@@ -314,7 +357,7 @@ def add_tools(commands) -> None:
 def run_import(args) -> None:
     overrides = {} if args.num_classes is None else {"num_classes": args.num_classes}
     model = create_model(args.model, **overrides)
-    report = load_official(args.file, model)
+    report = load_official(args.file, model, entry=args.entry)
     save(model, args.out)
     print(report)
     print(f"{model.num_params():,} parameters written to {args.out}")

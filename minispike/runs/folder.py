@@ -5,6 +5,7 @@
     checkpoint.previous.safetensors    the checkpoint before it
     metrics.csv, rates.csv             one row per epoch, both written from the checkpoint's own history
     curves.png, rates.png              the same, drawn
+    pictures.json                      for a folder of one's own pictures: the files, and how they are split
     .lock                              held by the process that trains here
 
 A batch depends on (seed, epoch, step) alone. So from a checkpoint between two steps a run goes on bit for bit
@@ -47,6 +48,7 @@ class Run:
         self.metrics, self.rates = self.folder / "metrics.csv", self.folder / "rates.csv"
         self.damaged = False  # whether the newest checkpoint is damaged; then it is not kept as previous
         self.seen = self.stamp()  # the checkpoint that this process knows of
+        self.data: dict = {}  # what its checkpoints say of the data: class names, how images are prepared
 
     def absent(self) -> Run:
         """Return self. FileExistsError if the folder holds a run, NotADirectoryError if it is a file.
@@ -119,6 +121,7 @@ class Run:
                 raise FloatingPointError(f"training stopped at {where}: NaN or Inf first in {path}")
         states = {name: rng.bit_generator.state for name, rng in generators.items()}
         training = {"recipe": asdict(self.recipe), "progress": asdict(progress), "generators": states}
+        training["data"] = self.data
         previous = None if self.damaged else self.previous
         save(model, self.checkpoint, optimizer=optimizer, training=training, previous=previous)
         self.damaged, self.seen = False, self.stamp()

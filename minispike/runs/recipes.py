@@ -24,8 +24,15 @@ class Recipe:
     """All numbers of one training. ValueError for numbers that make no sense."""
 
     model: str = option("", "a model's name; import --help lists them")
-    data: str = option("", "a data set's name")
+    data: str = option("", "a data set's name, or a folder with one folder of pictures per class")
     root: str = option("", "the data set's folder; by default where the set is usually found")
+    img_size: int = option(0, "side of the images; 0: the model's, or for a folder of pictures their median")
+    in_channels: int = option(0, "channels of the images; 0: the model's, or those of the pictures")
+    depth: int = option(0, "number of blocks; 0: the model's")
+    embed_dim: int = option(0, "width of the blocks; 0: the model's")
+    num_heads: int = option(0, "number of heads; 0: the model's")
+    val_split: float = option(0.2, "share of a folder of pictures that is kept for the test")
+    skip_unreadable: int = option(0, "1: leave out pictures that cannot be read; 0: they are an error")
     objective: str = option(CLASSIFY, "what is learned: classify, or masked (pre-training on hidden patches)")
     T: int = option(0, "time steps; 0: the number that the model's name stands for")
     epochs: int = option(20, "how many times all samples are seen")
@@ -124,11 +131,14 @@ CHOICES = {
     "split": ("90-10", "first-100-test"),
     "device": ("cpu", "cuda"),
     "augment_events": (0, 1),
+    "skip_unreadable": (0, 1),
 }
 BIG, HUGE, BELOW_1 = float("inf"), 1e30, 1 - 1e-9  # AdamW divides by 1 − β₂
 RANGES = {
     "epochs batch_size": (1, BIG),
     "T calibration warmup mixup_until threads seed save_seconds": (0, BIG),
+    "img_size in_channels depth embed_dim num_heads": (0, BIG),
+    "val_split": (0.01, 0.99),
     "lr min_lr warmup_lr weight_decay mixup": (0, HUGE),
     "beta2 single_step": (0, BELOW_1),
     "shift flip policy mixup_probability erase label_smoothing layer_decay mask_ratio": (0, 1),
@@ -203,6 +213,16 @@ PRETRAINING: dict[str, dict] = {
     "mnist": PLAIN | MASKED_FASHION,
     "imagenet": MAE | dict(model="spikformer_v2_8_512_imagenet", T=1),
 }
+
+
+def own_recipe(folder: str, n_pictures: int, **overrides) -> Recipe:
+    """Return the recipe for a folder of one's own pictures: a small model, and epochs by their number.
+
+    n_pictures: the number of training pictures. Training sees 10,000 pictures, in 4 to 40 epochs.
+    """
+    epochs = min(40, max(4, round(10_000 / n_pictures)))
+    ours = dict(model="spikformer_2_64_fashion", batch_size=16, epochs=epochs, shift=1.0, data=folder)
+    return Recipe(**SHORT | ours | overrides)
 
 
 def resolve(name: str, recipes: dict[str, dict] = RECIPES, **overrides) -> Recipe:

@@ -36,11 +36,12 @@ REDRAW = 10.0  # seconds between two drawings of the figures; one drawing takes 
 
 def build(recipe: Recipe, classes: int) -> SpikingTransformer | MaskedAutoencoder:
     """Return a recipe's model as training starts with it; `classes` is the data's number of classes."""
-    steps = {"T": recipe.T} if recipe.T else {}
+    names = ("T", "img_size", "in_channels", "depth", "embed_dim", "num_heads")
+    given = {name: getattr(recipe, name) for name in names if getattr(recipe, name)}
     if recipe.objective == MASKED:
-        model = masked_autoencoder(recipe.model, mask_ratio=recipe.mask_ratio, rng=recipe.seed, **steps)
+        model = masked_autoencoder(recipe.model, mask_ratio=recipe.mask_ratio, rng=recipe.seed, **given)
     else:
-        model = create_model(recipe.model, rng=recipe.seed, num_classes=classes, **steps)
+        model = create_model(recipe.model, rng=recipe.seed, num_classes=classes, **given)
     set_gains(model, recipe.gain, recipe.gain_down, recipe.gain_pair)
     if recipe.init:
         source = Path(recipe.init)
@@ -104,6 +105,7 @@ def warnings_about(
         "warmup_lr": (recipe.warmup, "--warmup"),
         "split_by augment_events": (model.in_channels == 2, "event data"),
         "split": (recipe.data == "cifar10dvs", "--data cifar10dvs"),
+        "val_split skip_unreadable": (Path(recipe.data).is_absolute(), "a folder of pictures as --data"),
         "single_step": (model.T > 1, "T above 1"),
         "gain": (not recipe.init, "fresh weights, no --init"),
         "gain_down gain_pair": (scs and not recipe.init, "the stem SCS with fresh weights"),

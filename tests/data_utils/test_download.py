@@ -15,7 +15,7 @@ from data_utils import download
 from data_utils.download import DownloadError, fetch, require
 from data_utils.images import cifar, mnist
 
-from ..files.test_readers import SMALL10, archived, cifar_files, write_mnist
+from .common import SMALL10, archived, cifar_files, write_mnist
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -38,7 +38,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """(folder that is served, its address, the list of requests); the cache is a new folder beside it."""
+    """(folder that is served, its address, the list of requests); the cache is a new folder next to it."""
     served, cache = tmp_path / "served", tmp_path / "cache"
     served.mkdir()
     monkeypatch.setattr(download, "cache_folder", lambda: cache)

@@ -130,9 +130,9 @@ def test_the_last_epoch_runs_at_every_step(epochs, single):
 def test_every_option_overrides_its_field(monkeypatch, tmp_path):
     """Each field by its option, once: what arrives is a recipe with that field changed, and nothing else."""
     began = []
-    monkeypatch.setattr(command, "data_of", lambda recipe: began.append(recipe) or 1 / 0)
+    monkeypatch.setattr(command, "data_of", lambda recipe, own: began.append(recipe) or 1 / 0)
     changed = {"model": "saformer_1_64_digits", "data": "mnist", "root": "x", "init": "x", "split_by": "time",
-               "split": "first-100-test", "device": "cuda", "augment_events": 0}  # fmt: skip
+               "split": "first-100-test", "device": "cuda", "augment_events": 0, "skip_unreadable": 1}  # fmt: skip
     for entry in fields(Recipe):
         if entry.name == "objective":
             continue
@@ -155,6 +155,7 @@ def test_every_option_overrides_its_field(monkeypatch, tmp_path):
         ({"mixup_until": 3, "mixup": 0.5, "warmup": 1, "warmup_lr": 0.1}, []),
         ({"warmup_lr": 0.1, "split_by": "time"}, ["warmup-lr", "split-by"]),
         ({"split": "first-100-test"}, ["split"]),
+        ({"val_split": 0.3, "skip_unreadable": 1}, ["val-split", "skip-unreadable"]),
         ({"warmup": 20}, ["warmup 20 of --epochs 20"]),
         ({"lr": 1e-6}, ["min-lr 1e-05 is above --lr 1e-06"]),
         ({"threads": 10**6}, ["threads 1000000"]),

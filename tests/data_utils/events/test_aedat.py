@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_utils.errors import DataFileError
 from data_utils.events.aedat import (
     CHUNK,
     HEADER2,
     HEADER3,
-    AedatError,
     read_aedat2,
     read_aedat3,
     write_aedat2,
@@ -137,54 +137,54 @@ def test_writers_refuse_what_the_format_cannot_hold(path):
 
 def refuses(path, version, data, message, **options):
     path.write_bytes(data)
-    with pytest.raises(AedatError, match=message) as caught:
+    with pytest.raises(DataFileError, match=message) as caught:
         READERS[version](path, **options)
-    assert str(caught.value).startswith(f"{path}: at byte ")
+    assert str(caught.value).startswith(f"{path}, byte ")
 
 
 def test_damaged_aedat2_is_refused_by_name_and_offset(path):
     good = HEADER2 + struct.pack(">II", 0, 0)
     n = len(HEADER2)
-    refuses(path, "2.0", b"", "at byte 0 expected the line #!AER-DAT2.0, got b''")
-    refuses(path, "2.0", HEADER3, "at byte 0 expected the line #!AER-DAT2.0, got b'#!AER-DAT3.1")
-    refuses(path, "2.0", good[n:], "at byte 0 expected the line #!AER-DAT2.0")
-    refuses(path, "2.0", b"#!AER-DAT2.0\r\n# no end", "at byte 14 expected a header line")
-    refuses(path, "2.0", b"#!AER-DAT2.0\r\n#" + b"x" * 70_000 + b"\r\n", "at byte 14 expected a header line")
-    refuses(path, "2.0", good + b"\0" * 3, f"at byte {n} expected records of 8 bytes .* got 11 bytes")
+    refuses(path, "2.0", b"", "byte 0: b''; expected header lines, one of which starts with #!AER-DAT2.0 or")
+    refuses(path, "2.0", HEADER3, "byte 0: a header of AEDAT '3.1'; expected #!AER-DAT2.0")
+    refuses(path, "2.0", good[n:], "byte 0: .*; expected header lines")
+    refuses(path, "2.0", b"#!AER-DAT2.0\r\n# no end", "byte 14: .*; expected a header line")
+    refuses(path, "2.0", b"#!AER-DAT2.0\r\n#" + b"x" * 70_000, "byte 14: .*; expected a header line")
+    refuses(path, "2.0", good + b"\0" * 3, f"byte {n}: 11 bytes; expected records of 8 bytes")
     high = good + struct.pack(">II", 1 << 16, 0)
-    refuses(path, "2.0", high, f"at byte {n + 8} expected a DVS128 address of 16 bits, got 0x10000")
-    refuses(path, "2.0", good, "1 events within 34×34, got x up to 127", size=(34, 34))
+    refuses(path, "2.0", high, f"byte {n + 8}: 0x10000; expected a DVS128 address of 16 bits")
+    refuses(path, "2.0", good, "x up to 127, .*; expected 1 events within 34×34", size=(34, 34))
 
 
 def test_damaged_aedat3_is_refused_by_name_and_offset(path):
     n, one = len(HEADER3), polarity(1, 2, 3, 1)
-    refuses(path, "3.1", HEADER2, "at byte 0 expected the line #!AER-DAT3.1")
-    refuses(path, "3.1", b"#!AER-DAT3.1\r\n" + packet(one), "at byte 14 expected a header line")
+    refuses(path, "3.1", HEADER2, "byte 0: a header of AEDAT '2.0'; expected #!AER-DAT3.1")
+    refuses(path, "3.1", b"#!AER-DAT3.1\r\n" + packet(one), "byte 14: .*; expected a header line")
     packed = HEADER3.replace(b"RAW", b"SerializedTS")
-    refuses(path, "3.1", packed, "at byte 14 expected #Format: RAW, got b'#Format: SerializedTS")
+    refuses(path, "3.1", packed, "byte 14: b'#Format: SerializedTS.*; expected #Format: RAW")
     for damaged, message in {
-        packet(one)[:20]: "a packet header of 28 bytes, got 20",
-        packet(one)[:-1]: "at most the 7 bytes that are left, got 1 events of 8 bytes",
-        packet(one, counts=(2**31 - 1, 1, 1)): "at most the 8 bytes that are left, got 2147483647 events",
+        packet(one)[:20]: "20 bytes; expected a packet header of 28 bytes",
+        packet(one)[:-1]: "1 events of 8 bytes; expected at most the 7 bytes that are left",
+        packet(one, counts=(2**31 - 1, 1, 1)): "2147483647 events of 8 bytes; expected at most the 8 bytes",
         packet(one, kind=0, size=2**31 - 1, counts=(2**31 - 1, 1, 1)): "at most the 8 bytes that are left",
-        packet(one, counts=(1, 2, 1)): "valid <= number <= capacity, got 1, 2, 1",
-        packet(one, counts=(1, 1, 2)): "valid <= number <= capacity, got 2, 1, 1",
-        packet(one, counts=(1, 1, -1)): "valid <= number <= capacity, got -1, 1, 1",
-        packet(one, counts=(-1, -1, -1)): "valid <= number <= capacity, got -1, -1, -1",
-        packet(one, counts=(1, 1, 0)): "0 valid events, as the packet says, got 1",
+        packet(one, counts=(1, 2, 1)): "valid 1, number 2, capacity 1; expected 0 <= valid <= number",
+        packet(one, counts=(1, 1, 2)): "valid 2, number 1, capacity 1; expected 0 <= valid <= number",
+        packet(one, counts=(1, 1, -1)): "valid -1, number 1, capacity 1; expected 0 <= valid <= number",
+        packet(one, counts=(-1, -1, -1)): "valid -1, number -1, capacity -1; expected 0 <= valid <= number",
+        packet(one, counts=(1, 1, 0)): "1 valid events; expected 0 valid events, as the packet says",
         packet(
             one, size=16, counts=(0, 0, 0)
-        ): "polarity events of 8 bytes with their time at byte 4, got 16",
-        packet(one, t_offset=0): "their time at byte 4, got 8 and 0",
-        packet(one, size=0): "events of a byte or more",
+        ): "events of 16 bytes .*; expected polarity events of 8 bytes with their time at byte 4",
+        packet(one, t_offset=0): "events of 8 bytes with their time at byte 0; expected polarity events",
+        packet(one, size=0): "events of at least one byte",
         packet(one, kind=-1): "no negative number",
         packet(one, source=-1): "no negative number",
         packet(one, overflow=-1): "no negative number",
-        packet(polarity(1, 2, -3, 1)): "times of 31 bits, got -3",
-        packet(polarity(128, 2, 3, 1)): "1 events within 128×128, got x up to 128, y up to 2",
-        packet(polarity(1, 128, 3, 1)): "1 events within 128×128, got x up to 1, y up to 128",
+        packet(polarity(1, 2, -3, 1)): "the time -3; expected times of 31 bits",
+        packet(polarity(128, 2, 3, 1)): "x up to 128, y up to 2; expected 1 events within 128×128",
+        packet(polarity(1, 128, 3, 1)): "x up to 1, y up to 128; expected 1 events within 128×128",
     }.items():
-        refuses(path, "3.1", HEADER3 + packet(one) + damaged, f"at byte {n + 36} expected .*{message}")
+        refuses(path, "3.1", HEADER3 + packet(one) + damaged, f"byte {n + 36}: .*{message}")
 
 
 @both
@@ -199,18 +199,22 @@ def test_time_may_step_back_as_far_as_the_format_lets_it(version, path):
     write([5, 2_000_000, 1_000_000, 1_999_999])
     if version == "2.0":
         assert read(path)["t"].tolist() == [5, 2_000_000, 1_000_000, 1_999_999]  # the file's order
-    with pytest.raises(AedatError, match="step back by at most 0 µs, got a step back by 1000000 µs"):
+    with pytest.raises(
+        DataFileError, match="a step back by 1000000 µs; expected .* step back by at most 0 µs"
+    ):
         read(path, max_step_back=0)
     assert len(read(path, max_step_back=1_000_000)) == 4
     write([5, 2_000_000, 999_999])
-    with pytest.raises(AedatError, match="step back"):
+    with pytest.raises(DataFileError, match="step back"):
         read(path)
 
 
 def test_a_step_back_is_seen_across_chunks(path):
     times = [3_000_000] * CHUNK + [0]
     path.write_bytes(HEADER2 + b"".join(struct.pack(">II", 0, t) for t in times))
-    with pytest.raises(AedatError, match="1 events whose times step back .* got a step back by 3000000 µs"):
+    with pytest.raises(
+        DataFileError, match="a step back by 3000000 µs; expected 1 events whose times step back"
+    ):
         read_aedat2(path)
 
 
@@ -225,7 +229,7 @@ def test_a_recording_is_refused_exactly_where_time_steps_back_too_far(version, p
         path.write_bytes(HEADER3 + packet(b"".join(polarity(0, 0, t, 1) for t in times)))
     back = (np.maximum.accumulate(times) - times).max()
     if back > 1_000_000 * (version == "2.0"):
-        with pytest.raises(AedatError, match="recording.aedat: at byte .* step back"):
+        with pytest.raises(DataFileError, match="recording.aedat, byte .* step back"):
             READERS[version](path)
     else:
         assert READERS[version](path)["t"].tolist() == times
@@ -239,7 +243,7 @@ def test_a_recording_is_refused_exactly_where_it_leaves_the_sensor(version, path
     events = make_events(x, y, np.arange(len(places)), np.ones(len(places), bool))
     WRITERS[version](path, events)
     if (x >= size).any() or (y >= 100).any():
-        with pytest.raises(AedatError, match="recording.aedat: at byte"):
+        with pytest.raises(DataFileError, match="recording.aedat, byte"):
             READERS[version](path, (100, size))
     else:
         assert np.array_equal(READERS[version](path, (100, size)), events)
@@ -257,7 +261,7 @@ def read_or_refuse(path, version, data):
         assert events.dtype == EVENT and 8 * len(events) <= len(data)
         assert not len(events) or (events["x"].max() < 128 and events["y"].max() < 128)
         assert not len(events) or events["t"].min() >= 0
-    except AedatError as error:
+    except DataFileError as error:
         assert str(path) in str(error)
     finally:
         peak = tracemalloc.get_traced_memory()[1]
@@ -273,7 +277,7 @@ def test_truncated_files(version, path, cut):
     data = path.read_bytes()
     read_or_refuse(path, version, data[:cut])
     if len(HEADERS[version]) < cut < len(data) and (cut - len(HEADERS[version])) % 8:
-        with pytest.raises(AedatError):
+        with pytest.raises(DataFileError):
             READERS[version](path)
 
 
@@ -339,7 +343,7 @@ def test_room_that_is_not_needed_is_given_back(version, path):
 def test_a_fault_in_a_later_chunk_is_named_with_that_chunks_offset(path):
     times = [3_000_000] * CHUNK + [0]
     path.write_bytes(HEADER2 + b"".join(struct.pack(">II", 0, t) for t in times))
-    with pytest.raises(AedatError, match=f"at byte {len(HEADER2) + 8 * CHUNK} expected 1 events"):
+    with pytest.raises(DataFileError, match=f"byte {len(HEADER2) + 8 * CHUNK:,}: .*; expected 1 events"):
         read_aedat2(path)
 
 

@@ -1,4 +1,4 @@
-"""The event data sets from folder to batch, on recordings that the simulated camera makes of real digits."""
+"""CIFAR10-DVS and DVS128 Gesture from folder to batch, on real digits that the simulated camera recorded."""
 
 import os
 import shutil
@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 from scipy.ndimage import zoom
 
+from data_utils.errors import DataFileError
 from data_utils.events import dvs
-from data_utils.events.aedat import AedatError, read_aedat2, read_aedat3, write_aedat3
+from data_utils.events.aedat import read_aedat2, read_aedat3, write_aedat3
 from data_utils.events.dvs import cifar10_dvs, dvs128_gesture, read_labels, split_files
 from data_utils.events.frames import events_to_frames, make_events, time_first
-from data_utils.events.simulator import SACCADE, simulate, write_cifar10_dvs_like, write_gesture_like
+from data_utils.events.simulator import SACCADE, simulate
 from data_utils.images.digits import load_digits
 from data_utils.loader import Loader
 from minispike import create_model, fit
 from minispike.optim import AdamW
+
+from .recordings import write_cifar10_dvs, write_gesture
 
 CLASSES, SIZE = ("zero", "one"), (32, 32)
 coarse = dict(step=5000, threshold=0.4, size=SIZE)  # quick recordings
@@ -37,7 +40,7 @@ def digits():
 @pytest.fixture(scope="module")
 def cifar_folder(digits, tmp_path_factory):
     root = tmp_path_factory.mktemp("cifar10dvs")
-    write_cifar10_dvs_like(root, *digits, CLASSES, np.random.default_rng(0), **coarse)
+    write_cifar10_dvs(root, *digits, CLASSES, np.random.default_rng(0), **coarse)
     return root
 
 
@@ -46,7 +49,7 @@ def gesture_folder(digits, tmp_path_factory):
     root = tmp_path_factory.mktemp("gesture")
     images, labels = digits
     trials = {f"user{i:02}_led": (images[4 * i : 4 * i + 4], labels[4 * i : 4 * i + 4]) for i in range(5)}
-    write_gesture_like(root, trials, {"user03_led", "user04_led"}, np.random.default_rng(0), **coarse)
+    write_gesture(root, trials, {"user03_led", "user04_led"}, np.random.default_rng(0), **coarse)
     return root
 
 
@@ -133,7 +136,7 @@ def test_frames_are_made_once(cifar_folder, tmp_path, monkeypatch):
     assert np.array_equal(first[1], again[1]) and npy(root) == files
 
 
-def test_frames_are_made_anew_when_source_or_settings_change(cifar_folder, tmp_path):
+def test_frames_are_made_again_when_source_or_settings_change(cifar_folder, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(cifar_folder, root, ignore=shutil.ignore_patterns("frames"))
     before, files = cifar(root, train=False)[0], npy(root)
@@ -148,8 +151,29 @@ def test_frames_are_made_anew_when_source_or_settings_change(cifar_folder, tmp_p
     for options in (dict(T=5), dict(split_by="time"), dict(size=(34, 32))):
         held = len(npy(root))
         frames = cifar(root, train=False, **options)
-        assert len(npy(root)) == held + 2 and frames[0].shape == frames.shape  # beside the others
+        assert len(npy(root)) == held + 2 and frames[0].shape == frames.shape  # next to the others
     assert cifar(root, train=False)[0].shape == (4, *SIZE, 2)
+
+
+def test_frames_are_made_again_for_a_recording_of_another_length_at_the_same_time(cifar_folder, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(cifar_folder, root, ignore=shutil.ignore_patterns("frames"))
+    before, changed = cifar(root, train=False)[0], sorted((root / "zero").glob("*.aedat"))[-1]
+    old = changed.stat()
+    shutil.copy(root / "zero" / "cifar10_zero_0.aedat", changed)
+    os.utime(changed, ns=(old.st_atime_ns, old.st_mtime_ns))  # as an archive unpacks it
+    assert changed.stat().st_size != old.st_size
+    assert not np.array_equal(cifar(root, train=False)[0], before)
+
+
+def test_recordings_of_one_name_in_two_classes_keep_their_frames_apart(cifar_folder, tmp_path):
+    root = tmp_path / "data"
+    for name in CLASSES:
+        (root / name).mkdir(parents=True)
+        for i in range(10):
+            shutil.copy(cifar_folder / name / f"cifar10_{name}_{i}.aedat", root / name / f"{i}.aedat")
+    cifar(root, train=False)
+    assert len(npy(root)) == 2
 
 
 def test_large_counts_survive_the_disk(tmp_path):
@@ -192,15 +216,30 @@ def test_a_damaged_source_or_cache_is_an_error_not_a_sample(cifar_folder, tmp_pa
     recording = frames.samples[0].source
     os.utime(recording, ns=(1, 1))
     file.unlink()
-    with pytest.raises(ValueError, match="is another file than before: begin anew"):
+    with pytest.raises(ValueError, match="has changed since it was first read: start again"):
         frames[0]
     source = root / "one" / "cifar10_one_9.aedat"
     source.write_bytes(source.read_bytes()[:-1])
-    with pytest.raises(AedatError, match="cifar10_one_9.aedat: at byte"):
+    with pytest.raises(DataFileError, match="cifar10_one_9.aedat, byte"):
         cifar(root, train=False)
     source.write_bytes(b"#!AER-DAT2.0\r\n")
-    with pytest.raises(ValueError, match="cifar10_one_9.aedat has no events$"):
+    with pytest.raises(DataFileError, match="cifar10_one_9.aedat: no events; expected at least one$"):
         cifar(root, train=False)
+
+
+class Evil:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_a_pickle_in_the_place_of_frames_is_not_opened(cifar_folder, tmp_path):
+    frames = cifar(cifar_folder, train=False, cache=tmp_path)
+    right = frames[0]
+    np.save(frames.files[0], np.array([Evil(str(tmp_path / "was_here"))], object), allow_pickle=True)
+    assert np.array_equal(frames[0], right) and not (tmp_path / "was_here").exists()
 
 
 # ---------------------------------------------------------------- DVS128 Gesture
@@ -228,7 +267,7 @@ def test_a_part_begins_at_its_start_and_ends_before_its_end(tmp_path):
     frames = gesture(tmp_path, train=True)
     assert [frames[i].sum() for i in (0, 1)] == [3, 1] and frames.labels.tolist() == [0, 10]
     (tmp_path / "a_labels.csv").write_text("class,startTime_usec,endTime_usec\n1,21,22\n")
-    with pytest.raises(ValueError, match="a.aedat has no events from 21 to 22 µs"):
+    with pytest.raises(DataFileError, match="a.aedat: no events from 21 to 22 µs"):
         gesture(tmp_path, train=True)
 
 
@@ -266,14 +305,16 @@ def test_labels_are_read_strictly(tmp_path):
     assert read_labels(file) == [(0, 5, 9), (10, 9, 12)]
     for bad in ("0,5,9", "12,5,9", "1,9,9", "1,5", "1,5,9,9", "1,five,9", "1,-5,9", "1,5.0,9"):
         file.write_text(head + "1,1,2\n" + bad + "\n")
-        with pytest.raises(ValueError, match="line 3: expected class 1–11, start < end, got '"):
+        with pytest.raises(
+            DataFileError, match="x_labels.csv: line 3: '.*'; expected class 1–11, start < end"
+        ):
             read_labels(file)
     file.write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="x_labels.csv is not text"):
+    with pytest.raises(DataFileError, match="x_labels.csv, byte 0: not text"):
         read_labels(file)
     for bad in ("", "1,5,9\n"):
         file.write_text(bad)
-        with pytest.raises(ValueError, match="line 1: expected class,startTime_usec,endTime_usec"):
+        with pytest.raises(DataFileError, match="line 1: '.*'; expected class,startTime_usec,endTime_usec"):
             read_labels(file)
 
 
@@ -287,6 +328,12 @@ def test_the_known_bad_row_is_put_right_and_said(tmp_path):
     assert read_labels(other)[0] == (8, 99_000_000, 110_000_000)  # others are taken as they are
     bad.write_text(text.replace("110000000", "103000000"))
     assert read_labels(bad)[0] == (8, 99_000_000, 103_000_000)  # a corrected file needs no correction
+
+
+def test_only_the_known_class_of_the_known_file_is_put_right(tmp_path):
+    file = tmp_path / "user22_led_labels.csv"
+    file.write_text("class,startTime_usec,endTime_usec\n8,99000000,110000000\n10,105000000,111000000\n")
+    assert read_labels(file)[0] == (7, 99_000_000, 110_000_000)
 
 
 # ---------------------------------------------------------------- end to end
@@ -314,43 +361,72 @@ def test_a_spikformer_learns_from_recordings(data, cifar_folder, gesture_folder,
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
 
 
-def test_frames_are_made_anew_for_a_recording_of_another_length_at_the_same_time(cifar_folder, tmp_path):
+# ---------------------------------------------------------------- what is no recording, and what is one twice
+
+
+def test_what_systems_leave_among_recordings_is_no_recording(cifar_folder, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(cifar_folder, root, ignore=shutil.ignore_patterns("frames"))
-    before, changed = cifar(root, train=False)[0], sorted((root / "zero").glob("*.aedat"))[-1]
-    old = changed.stat()
-    shutil.copy(root / "zero" / "cifar10_zero_0.aedat", changed)
-    os.utime(changed, ns=(old.st_atime_ns, old.st_mtime_ns))  # as an archive unpacks it
-    assert changed.stat().st_size != old.st_size
-    assert not np.array_equal(cifar(root, train=False)[0], before)
+    before = [[sample.source.name for sample in cifar(root, train=part).samples] for part in (True, False)]
+    for name in CLASSES:  # in both classes, so that both would have the same number of recordings
+        (root / name / "._cifar10_zero_0.aedat").write_bytes(b"\0\5\26\7")  # as macOS writes it
+        (root / name / "Thumbs.db").touch()
+        for folder in ("@eaDir", ".ipynb_checkpoints", "#recycle", "cifar10_zero_77.aedat"):
+            (root / name / folder).mkdir()
+        shutil.copy(root / name / f"cifar10_{name}_1.aedat", root / name / "@eaDir" / "cifar10_zero_99.aedat")
+    after = [[sample.source.name for sample in cifar(root, train=part).samples] for part in (True, False)]
+    assert after == before
+    (root / "zero" / "cifar10_zero_77.aedat").rmdir()
+    shutil.copy(root / "zero" / "cifar10_zero_1.aedat", root / "zero" / "cifar10_zero_77.aedat")
+    with pytest.raises(FileNotFoundError, match=r"found \{'zero': 11, 'one': 10\}"):  # negative control
+        cifar(root, train=True)
 
 
-def test_recordings_of_one_name_in_two_classes_keep_their_frames_apart(cifar_folder, tmp_path):
+def test_two_recordings_of_one_number_are_refused_where_the_number_decides():
+    files = [Path("a/cifar10_cat_007.aedat"), Path("a/cifar10_cat_7.aedat")]
+    with pytest.raises(ValueError, match="cat_007.aedat and a/cifar10_cat_7.aedat both have the number 7"):
+        split_files(files, "first-100-test")
+    assert split_files(files, "90-10") == (files, [])
+
+
+def test_two_samples_of_one_name_are_refused(cifar_folder, tmp_path):
+    source = cifar_folder / "zero" / "cifar10_zero_0.aedat"
+    other = tmp_path / "zero" / source.name
+    other.parent.mkdir()
+    shutil.copy(source, other)
+
+    def frames(*samples):
+        return dvs.Frames(list(samples), read_aedat2, 4, "number", SIZE, tmp_path / "frames")
+
+    for second in (source, other):
+        with pytest.raises(ValueError, match=f"{source} and {second} have one name, .* remove or rename"):
+            frames(dvs.Sample(source, 0), dvs.Sample(second, 1))
+    assert len(frames(dvs.Sample(source, 0), dvs.Sample(other, 1, key="other"))) == 2
+    assert len(frames(dvs.Sample(source, 0, (0, 150_000)), dvs.Sample(source, 0, (150_000, 300_001)))) == 2
+
+
+def test_a_trial_that_is_listed_twice_is_refused(gesture_folder, tmp_path):
     root = tmp_path / "data"
-    for name in CLASSES:
-        (root / name).mkdir(parents=True)
-        for i in range(10):
-            shutil.copy(cifar_folder / name / f"cifar10_{name}_{i}.aedat", root / name / f"{i}.aedat")
-    cifar(root, train=False)
-    assert len(npy(root)) == 2
+    shutil.copytree(gesture_folder, root, ignore=shutil.ignore_patterns("frames"))
+    trials = root / "trials_to_test.txt"
+    trials.write_text("user03_led.aedat\nuser04_led.aedat\n./user03_led.aedat\n")
+    with pytest.raises(DataFileError, match="trials_to_test.txt: user03_led.aedat is listed twice; expected"):
+        gesture(root, train=False)
+    trials.write_text("user03_led.aedat\nuser00_led.aedat\n")
+    for train, told in ((True, "test"), (False, "train")):
+        with pytest.raises(DataFileError, match=f"user00_led.aedat is also listed in .*trials_to_{told}.txt"):
+            gesture(root, train=train)
+    trials.write_text(
+        "user03_led.aedat\r\nuser04_led.aedat\r\n", encoding="utf-8-sig"
+    )  # as Windows writes it
+    assert len(gesture(root, train=False)) == 8
 
 
-class Evil:
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (self.folder,)
-
-
-def test_a_pickle_in_the_place_of_frames_is_not_opened(cifar_folder, tmp_path):
-    frames = cifar(cifar_folder, train=False, cache=tmp_path)
-    right = frames[0]
-    np.save(frames.files[0], np.array([Evil(str(tmp_path / "was_here"))], object), allow_pickle=True)
-    assert np.array_equal(frames[0], right) and not (tmp_path / "was_here").exists()
-
-
-def test_only_the_known_class_of_the_known_file_is_put_right(tmp_path):
-    file = tmp_path / "user22_led_labels.csv"
-    file.write_text("class,startTime_usec,endTime_usec\n8,99000000,110000000\n10,105000000,111000000\n")
-    assert read_labels(file)[0] == (7, 99_000_000, 110_000_000)
+def test_two_rows_about_one_part_are_refused(tmp_path):
+    file = tmp_path / "x_labels.csv"
+    for second in ("1,5,9", "2,5,9"):  # the same row, and another class for the same part
+        file.write_text(f"class,startTime_usec,endTime_usec\n1,5,9\n3,9,12\n{second}\n")
+        with pytest.raises(DataFileError, match="lines 2 and 4: both about 5 to 9 µs; expected each part"):
+            read_labels(file)
+    file.write_text("class,startTime_usec,endTime_usec\n1,5,9\n1,5,10\n")  # parts may overlap
+    assert read_labels(file) == [(0, 5, 9), (0, 5, 10)]

@@ -1,4 +1,4 @@
-"""The simulated event camera beside one pixel at a time, and what its arguments do."""
+"""The simulated event camera, compared with loops over single pixels, and what its arguments do."""
 
 import numpy as np
 import pytest
@@ -165,9 +165,14 @@ def test_the_camera_refuses_what_it_cannot_see(rng):
         dict(noise_rate=-1.0),
         dict(step=0),
         dict(step=10**6),
+        dict(threshold=np.nan),
+        dict(noise_rate=np.nan),
+        dict(travel=np.inf),
     ):
         with pytest.raises(ValueError, match="cannot simulate"):
             simulate(np.zeros((3, 3)), rng, **bad)
+    with pytest.raises(ValueError, match="size must be"):
+        simulate(np.zeros((3, 3)), rng, size=(34.0, 34.0))
 
 
 def test_a_white_square_is_seen_as_the_law_has_it():

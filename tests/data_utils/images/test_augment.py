@@ -1,33 +1,12 @@
-"""Augmentations: against loops, against Pillow byte by byte, and by what must hold whatever is drawn."""
-
-from dataclasses import replace
+"""Augmentation of images: compared with loops, and checked by what holds for all random numbers."""
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
 
-from data_utils.images import policy
 from data_utils.images.augment import crop, erase, flip, mixup, normalise, shift
 from data_utils.images.cifar import DEVIATION, MEAN, prepare_cifar
-from data_utils.images.pipeline import Pipeline
-from data_utils.images.policy import affine, equalize, five_ops, rotation, shear_x, translation
 
-FILL = (125, 123, 114)
-
-
-def seeded(seed=0):
-    return np.random.default_rng(seed)
-
-
-@pytest.fixture
-def images(rng):
-    """[40, 20, 32, 3] bytes: noise, dark noise, images with one level, with a few, and with two."""
-    images = rng.integers(0, 256, (40, 20, 32, 3), dtype=np.uint8)
-    images[10:20] //= 8
-    images[20:25] = 7
-    images[25:30] = images[25:30] // 64 * 20 + 3
-    images[30:35, 1:] = 255
-    return images
+from .common import seeded
 
 
 def numbered(n=300, height=6, width=5):
@@ -63,6 +42,21 @@ def test_a_crop_is_padding_by_the_border_and_a_cut():
     assert np.array_equal(crop(images, seeded(), 0), images) and result.dtype == images.dtype
     far = crop(images, seeded(), 40)  # all border
     assert far.shape == images.shape and set(far[0].flat) <= set(images[0].flat)
+
+
+def test_a_shift_moves_by_a_fraction_of_a_pixel():
+    image = np.zeros((200, 5, 5, 1))
+    image[:, 2, 2] = 1
+    moved = shift(image, np.random.default_rng(0))
+    np.testing.assert_allclose(moved.sum((1, 2, 3)), 1)  # what leaves one pixel enters the next
+    assert moved[:, 2, 2].min() >= 0.25 and moved[:, 2, 2].max() > 0.9  # (1 − ½)² at the least
+    rows = (moved.sum(2)[..., 0] * np.arange(5)).sum(1) - 2  # by how much the centre has moved
+    assert -0.5 <= rows.min() < -0.45 and 0.45 < rows.max() <= 0.5
+    grey = shift(np.full((3, 4, 4, 1), 7.0), np.random.default_rng(0))
+    np.testing.assert_allclose(grey, 7)  # borders repeat
+    assert np.array_equal(shift(image, np.random.default_rng(0), pixels=0), image)
+    with pytest.raises(ValueError, match="up to one pixel, got 2"):
+        shift(image, np.random.default_rng(0), 2)
 
 
 # ---------------------------------------------------------------- standardised images
@@ -143,158 +137,3 @@ def test_mixup_can_be_left_to_chance(rng):
     for wrong in (np.array([0, 1, 2, 4]), np.array([-1, 0, 1, 2])):
         with pytest.raises(ValueError, match="mixup got labels .* for 4 classes"):
             mixup(images, wrong, seeded(), 4)
-
-
-# ---------------------------------------------------------------- Pillow's twins
-
-
-def by_pillow(images, change):
-    return np.stack([np.asarray(change(i, Image.fromarray(image))) for i, image in enumerate(images)])
-
-
-def test_equalize_is_pillows(images):
-    assert np.array_equal(equalize(images), by_pillow(images, lambda i, image: ImageOps.equalize(image)))
-    grey = images[..., :1]
-    expected = by_pillow(grey[..., 0], lambda i, image: ImageOps.equalize(image))
-    assert np.array_equal(equalize(grey)[..., 0], expected)
-    assert not np.array_equal(equalize(images)[10:20], images[10:20])
-    assert np.array_equal(equalize(images)[20:25], images[20:25])  # one level: nothing to spread
-
-
-@pytest.mark.parametrize("size", [(2, 3), (16, 17), (32, 32), (100, 90)], ids=str)
-def test_equalize_is_pillows_at_any_size(rng, size):
-    images = rng.integers(0, rng.integers(2, 256, (20, 1, 1, 1)), (20, *size, 3), dtype=np.uint8)
-    assert np.array_equal(equalize(images), by_pillow(images, lambda i, image: ImageOps.equalize(image)))
-
-
-def transform(images, coefficients):
-    """Pillow's affine transform; coefficients(i) are its six numbers."""
-    return by_pillow(
-        images,
-        lambda i, image: image.transform(
-            image.size, Image.Transform.AFFINE, coefficients(i), Image.Resampling.BICUBIC, fillcolor=FILL
-        ),
-    )
-
-
-def test_moves_are_pillows(images, rng):
-    amount = rng.uniform(-0.5, 0.5, 40)
-    amount[:3] = 0, 0.25, 1 / 64  # whole and half pixels: source points on the border itself
-    cases = [
-        (shear_x(amount), lambda i: (1, amount[i], 0, 0, 1, 0)),
-        (translation(amount * 32, 0 * amount), lambda i: (1, 0, amount[i] * 32, 0, 1, 0)),
-        (translation(0 * amount, amount * 20), lambda i: (1, 0, 0, 0, 1, amount[i] * 20)),
-    ]
-    for matrices, coefficients in cases:
-        assert np.array_equal(affine(images, matrices, FILL), transform(images, coefficients))
-    wrong = affine(images, translation(-amount * 32, 0 * amount), FILL)  # the other direction
-    assert not np.array_equal(wrong, transform(images, cases[1][1]))
-
-
-def test_a_rotation_is_pillows(images, rng):
-    degrees = rng.uniform(-90, 90, 40)
-    result = affine(images, rotation(np.deg2rad(degrees), 20, 32), FILL)
-    expected = by_pillow(
-        images, lambda i, image: image.rotate(degrees[i], Image.Resampling.BICUBIC, fillcolor=FILL)
-    )
-    assert np.array_equal(result, expected)
-    assert not np.array_equal(affine(images, rotation(-np.deg2rad(degrees), 20, 32), FILL), expected)
-
-
-def test_whole_pixels_move_exactly(images):
-    moved = affine(images, translation(np.full(40, 3.0), np.full(40, -2.0)), 9)
-    assert np.array_equal(moved[:, 2:, :-3], images[:, :-2, 3:])
-    assert (moved[:, :2] == 9).all() and (moved[:, :, -3:] == 9).all()
-    turned = affine(images[:, :, :20], rotation(np.full(40, np.pi / 2), 20, 20), 0)
-    square = np.rot90(images[:, :, :20], axes=(1, 2))
-    inside = abs(turned.astype(int) - square)[:, 1:-1, 1:-1]
-    assert inside.max() <= 1  # counter-clockwise; ends may be cut off
-
-
-# ---------------------------------------------------------------- the policy
-
-
-def test_the_policy_applies_one_operation_to_about_half(monkeypatch):
-    images = np.broadcast_to(seeded(3).integers(0, 100, (1, 20, 20, 3), dtype=np.uint8), (2000, 20, 20, 3))
-    kept = (five_ops(images, seeded(), FILL) == images).all((1, 2, 3))
-    assert 0.45 < kept.mean() < 0.55
-    assert np.array_equal(five_ops(images, seeded(), FILL, probability=0), images)
-    monkeypatch.setattr(policy, "MAGNITUDE_STD", 0.0)  # then an image can become nine others
-    result = five_ops(images, seeded(), FILL, probability=1)
-    one = images[:1]
-    s, zero = np.array([1.0, -1.0]), np.zeros(2)
-    two = np.concatenate([one, one])
-    possible = [
-        equalize(one),
-        affine(two, rotation(np.deg2rad(27 * s), 20, 20), FILL),
-        affine(two, shear_x(0.27 * s), FILL),
-        affine(two, translation(0.405 * 20 * s, zero), FILL),
-        affine(two, translation(zero, 0.405 * 20 * s), FILL),
-    ]
-    counts = [[int((result == each).all((1, 2, 3)).sum()) for each in kind] for kind in possible]
-    assert sum(map(sum, counts)) == 2000
-    assert all(330 < sum(kind) < 470 for kind in counts)  # 400 each
-    assert all(150 < each < 250 for kind in counts[1:] for each in kind)  # both signs
-
-
-def test_the_policys_strength_varies_about_nine():
-    image = np.zeros((1000, 1, 100, 1), np.uint8)
-    result = five_ops(image, seeded(), 200, probability=1)
-    entered = (result == 200).sum((1, 2, 3))
-    shifts = entered[(entered > 30) & (entered < 60)]  # ShearX and rotations move one row hardly
-    assert len(shifts) > 150 and 40 < shifts.mean() < 41 and 1.4 < shifts.std() < 2.2  # 40.5 ± 1.8
-    assert shifts.max() <= 45
-
-
-def test_the_policy_repeats_and_takes_bytes_alone(images):
-    before = images.copy()
-    assert np.array_equal(five_ops(images, seeded(), FILL), five_ops(images, seeded(), FILL))
-    assert not np.array_equal(five_ops(images, seeded(), FILL), five_ops(images, seeded(1), FILL))
-    assert np.array_equal(images, before)
-    assert five_ops(images[:0], seeded(), FILL).shape == (0, 20, 32, 3)
-    with pytest.raises(TypeError, match="uint8 images, got float64"):
-        five_ops(images / 255, seeded(), FILL)
-
-
-# ---------------------------------------------------------------- Spikformer's recipe as a whole
-
-
-def test_the_cifar_recipe(rng):
-    images, labels = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, 64)
-    recipe = Pipeline(10, standardise=prepare_cifar, fill=FILL, flip=0.5, policy=0.5, mixup=0.5, erase=0.25)
-    x, targets = recipe(images, labels, seeded())
-    assert x.shape == images.shape and x.dtype == targets.dtype == "float32" and targets.shape == (64, 10)
-    np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
-    assert (targets > 0).sum(1).max() == 2
-    again = recipe(images, labels, seeded())
-    assert np.array_equal(again[0], x) and np.array_equal(again[1], targets)
-    rng = seeded()  # the published code's order, by hand
-    by_hand = normalise(five_ops(flip(images, rng), rng, FILL), MEAN, DEVIATION)
-    by_hand, mixed = mixup(by_hand, labels, rng, 10)
-    assert np.array_equal(erase(by_hand, rng), x) and np.array_equal(mixed, targets)
-    x, targets = replace(recipe, mixup=0)(images, labels, seeded())
-    assert targets is labels
-    plain = prepare_cifar(images)
-    same = [(a == b).all() or (a == b[:, ::-1]).all() for a, b in zip(x, plain, strict=True)]
-    assert 0.2 < np.mean(same) < 0.55  # (1 − ½)(1 − ¼) are at most mirrored
-    assert 0.1 < (x == 0).all(3).any((1, 2)).mean() < 0.4  # erased
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"flip": 1.0}, {"policy": 1.0}, {"fill": 200}, {"shift": 0.1}, {"erase": 1.0}, {"mixup": 5.0},
-     {"mixup_probability": 0.0}],
-    ids=str,
-)  # fmt: skip
-def test_every_number_of_a_pipeline_reaches_its_change(images, change):
-    chances = dict(flip=0.5, policy=0.5, shift=0.5, mixup=0.5, erase=0.25)
-    plain = Pipeline(10, standardise=prepare_cifar, **chances)
-    labels = np.arange(40) % 10
-    one, other = (each(images, labels, seeded())[0] for each in (plain, replace(plain, **change)))
-    assert not np.array_equal(one, other)
-
-
-def test_cifar_is_standardised_by_the_published_numbers():
-    white = prepare_cifar(np.full((1, 1, 1, 3), 255, np.uint8))[0, 0, 0]
-    expected = [(1 - 0.4914) / 0.2470, (1 - 0.4822) / 0.2435, (1 - 0.4465) / 0.2616]
-    np.testing.assert_allclose(white, expected, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""The digits, and batches: fixed, complete, reproducible; made at once, one at a time, or ahead of need."""
+"""Batches: complete and reproducible, made one at a time, by two Loaders in turn, or ahead of need."""
 
 import threading
 import tracemalloc
@@ -6,94 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from data_utils.images.augment import shift
-from data_utils.images.digits import load_digits
-from data_utils.loader import Loader, Prefetch
-from lessons.common import Batches
-
-
-def test_the_digits_are_split_once_and_for_all():
-    (train, train_labels), (test, test_labels) = load_digits()
-    assert train.shape == (1437, 8, 8, 1) and test.shape == (360, 8, 8, 1) and train.dtype == "float32"
-    assert train_labels.dtype == "int64" and set(test_labels) == set(range(10))
-    again = load_digits()[1][0]
-    assert np.array_equal(test, again)
-    shares = np.bincount(test_labels) / np.bincount(np.concatenate([train_labels, test_labels]))
-    assert abs(shares - 0.2).max() < 0.005  # class by class
-    assert abs(train.mean()) < 1e-5 and abs(train.std() - 1) < 1e-5
-    assert not {x.tobytes() for x in train} & {x.tobytes() for x in test}  # nothing is in both
-
-
-def test_the_splits_settings_count():
-    assert len(load_digits(test_fraction=0.5)[1][0]) == 899
-    assert not np.array_equal(load_digits(seed=1)[1][0], load_digits()[1][0])
-
-
-def test_without_scikit_learn_the_remedy_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "sklearn", None)
-    with pytest.raises(ImportError, match=r"pip install 'minispike\[lessons\]'"):
-        load_digits()
-
-
-def numbered(n=10, size=4, seed=0):
-    return Batches(np.arange(n) * 1.0, np.arange(n), size, seed)
-
-
-def test_an_epoch_is_every_sample_once_in_an_order_of_its_own():
-    batches = numbered()
-    orders = [np.concatenate([y for _, y in batches(epoch)]).tolist() for epoch in (0, 1, 0)]
-    assert sorted(orders[0]) == list(range(10)) and orders[0] == orders[2] != orders[1]
-    assert [len(y) for _, y in batches(0)] == [4, 4, 2] and len(batches) == len(batches(0)) == 3
-    as_it_stands = [y for _, y in batches]  # plain iteration
-    assert np.concatenate(as_it_stands).tolist() == list(range(10))
-    other = np.concatenate([y for _, y in numbered(seed=1)(0)]).tolist()
-    assert other != orders[0]
-    assert all(np.array_equal(x, y) for x, y in batches(3))  # images and labels stay together
-
-
-def test_batches_refuse_what_does_not_fit():
-    with pytest.raises(ValueError, match="3 images, 2 labels"):
-        Batches(np.ones(3), np.ones(2), 1)
-    with pytest.raises(ValueError, match="batches of 0"):
-        numbered(size=0)
-
-
-def test_a_shift_moves_by_a_fraction_of_a_pixel():
-    image = np.zeros((200, 5, 5, 1))
-    image[:, 2, 2] = 1
-    moved = shift(image, np.random.default_rng(0))
-    np.testing.assert_allclose(moved.sum((1, 2, 3)), 1)  # what leaves one pixel enters the next
-    assert moved[:, 2, 2].min() >= 0.25 and moved[:, 2, 2].max() > 0.9  # (1 − ½)² at the least
-    rows = (moved.sum(2)[..., 0] * np.arange(5)).sum(1) - 2  # by how much the centre has moved
-    assert -0.5 <= rows.min() < -0.45 and 0.45 < rows.max() <= 0.5
-    grey = shift(np.full((3, 4, 4, 1), 7.0), np.random.default_rng(0))
-    np.testing.assert_allclose(grey, 7)  # borders repeat
-    assert np.array_equal(shift(image, np.random.default_rng(0), pixels=0), image)
-    with pytest.raises(ValueError, match="up to one pixel, got 2"):
-        shift(image, np.random.default_rng(0), 2)
-
-
-def test_batches_augment_an_epoch_and_nothing_else():
-    images, labels = np.ones((6, 4, 4, 1)), np.arange(6)
-
-    def noise(images, rng):
-        return images + rng.standard_normal(images.shape)
-
-    batches = Batches(images, labels, 4, augment=noise)
-    epochs = [np.concatenate([x for x, _ in batches(epoch)]) for epoch in (0, 1, 0)]
-    assert np.array_equal(epochs[0], epochs[2]) and not np.array_equal(epochs[0], epochs[1])
-    assert all((x == 1).all() for x, _ in batches)
-
-
-def test_batches_of_recorded_runs_stay_as_they_were():
-    images, labels = np.arange(24.0).reshape(6, 2, 2, 1), np.arange(6)
-    rng = np.random.default_rng((7, 3))  # one stream an epoch: the order, then the augmentation of all images
-    order = rng.permutation(6)
-    expected = shift(images[order], rng, 0.5)
-    batches = list(Batches(images, labels, 4, seed=7, augment=shift)(3))
-    assert np.array_equal(np.concatenate([x for x, _ in batches]), expected)
-    assert np.array_equal(np.concatenate([y for _, y in batches]), order)
-
+from data_utils.loader import Loader, Prefetch, Until
 
 # ---------------------------------------------------------------- a batch at a time
 
@@ -110,12 +23,12 @@ def together(batches):
     return tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
 
 
-def test_a_loaders_epoch_is_every_sample_once_in_the_order_of_batches():
+def test_a_loaders_epoch_is_every_sample_once_in_an_order_of_its_own():
     assert [len(y) for _, y in loader()(0)] == [4, 4, 2] and len(loader()) == len(loader()(0)) == 3
+    assert loader().n_samples == 10
     for epoch in (0, 1):
         images, labels = together(loader()(epoch))
         assert np.array_equal(images, labels) and sorted(labels) == list(range(10))
-        assert np.array_equal(labels, together(numbered()(epoch))[1])
     assert not np.array_equal(together(loader()(0))[1], together(loader()(1))[1])
     assert not np.array_equal(together(loader()(0))[1], together(loader(seed=1)(0))[1])
     assert together(loader())[1].tolist() == list(range(10))
@@ -190,14 +103,38 @@ def test_a_source_is_asked_for_a_batch_at_a_time():
 
 def test_an_epoch_takes_the_memory_of_a_batch():
     images, labels = np.zeros((64, 100, 100, 1), "float32"), np.arange(64)  # 2.56 MB
-    peaks = {}
-    for kind in (Loader, Batches):
-        tracemalloc.start()
-        for x, _ in kind(images, labels, 2)(0):
-            assert x.shape == (2, 100, 100, 1)
-        peaks[kind] = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert peaks[Loader] < 400_000 < 2_000_000 < peaks[Batches]
+    tracemalloc.start()
+    for x, _ in Loader(images, labels, 2)(0):
+        assert x.shape == (2, 100, 100, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 400_000
+
+
+def test_a_spread_is_taken_evenly_over_the_whole_set():
+    assert loader().spread(3)[1].tolist() == [0, 4, 9] and loader().spread(1)[1].tolist() == [0]
+    assert loader().spread(99)[1].tolist() == list(range(10))
+    assert (loader(prepare=lambda x: -x).spread(3)[0] == [0, -4, -9]).all()
+
+
+# ---------------------------------------------------------------- two Loaders in turn
+
+
+def test_a_switch_of_loaders_is_at_its_epoch():
+    first, then = (Loader(np.full(5, value), np.arange(5), 2, prepare=lambda x: x) for value in (1, 2))
+    until = Until(3, first, then)
+    assert [until(epoch)[0][0][0] for epoch in (0, 2, 3, 9)] == [1, 1, 2, 2] and len(until) == 3
+    assert until.n_samples == 5
+    assert [labels.tolist() for _, labels in until] == [[0, 1], [2, 3], [4]]
+    with pytest.raises(ValueError, match="epoch 0 and loaders of 3 and 3 batches"):
+        Until(0, first, then)
+    with pytest.raises(ValueError, match="loaders of 3 and 2 batches"):
+        Until(1, first, Loader(np.ones(5), np.arange(5), 3))
+
+
+def test_a_switch_of_loaders_is_tested_by_the_first():
+    first, then = (Loader(np.full(5, value), np.arange(5), 2) for value in (1, 2))
+    assert [images[0] for images, _ in Until(3, first, then)] == [1, 1, 1]
 
 
 # ---------------------------------------------------------------- ahead of need
@@ -209,9 +146,8 @@ def makers():
 
 
 @pytest.mark.parametrize("depth", [1, 3, 50])
-@pytest.mark.parametrize("kind", [Loader, Batches])
-def test_prefetching_changes_nothing(kind, depth):
-    plain = kind(np.arange(10) * 1.0, np.arange(10), 3)
+def test_prefetching_changes_nothing(depth):
+    plain = loader(size=3)
     ahead = Prefetch(plain, depth)
     assert len(ahead) == len(ahead(0)) == 4
     for one, two in ((plain, ahead), (plain(2), ahead(2))):
@@ -271,9 +207,3 @@ def test_an_error_in_the_making_comes_out_in_its_place(error):
             seen.append(labels)
     assert caught.value is error and len(seen) == place > 0 and not makers()
     assert "augment" in [entry.name for entry in caught.traceback]  # where it happened stays visible
-
-
-def test_a_spread_is_taken_evenly_over_the_whole_set():
-    assert loader().spread(3)[1].tolist() == [0, 4, 9] and loader().spread(1)[1].tolist() == [0]
-    assert loader().spread(99)[1].tolist() == list(range(10))
-    assert (loader(prepare=lambda x: -x).spread(3)[0] == [0, -4, -9]).all()
