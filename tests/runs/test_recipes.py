@@ -132,7 +132,8 @@ def test_every_option_overrides_its_field(monkeypatch, tmp_path):
     began = []
     monkeypatch.setattr(command, "data_of", lambda recipe, own: began.append(recipe) or 1 / 0)
     changed = {"model": "saformer_1_64_digits", "data": "mnist", "root": "x", "init": "x", "split_by": "time",
-               "split": "first-100-test", "device": "cuda", "augment_events": 0, "skip_unreadable": 1}  # fmt: skip
+               "split": "first-100-test", "device": "cuda", "augment_events": 0,
+               "skip_unreadable": 1}  # fmt: skip
     for entry in fields(Recipe):
         if entry.name == "objective":
             continue
