@@ -71,7 +71,8 @@ X, W, B = np.array([2.0, *rng.standard_normal(5)]), np.array([-1.0]), np.array([
 tx, tw, tb = (Tensor(a, requires_grad=True) for a in (X, W, B))
 tz = tw * tx + tb
 (tz * ops.tanh(tz)).sum().backward()
-Z, C, g = W * X + B, np.ones((6, 1)), rng.standard_normal(6)
+Z = W * X + B
+C, g = np.ones((6, 1)), rng.standard_normal(6)
 gz = np.tanh(Z) + Z * (1 - np.tanh(Z) ** 2)
 gap = max(abs(tx.grad - gz * W).max(), *abs(tw.grad - C.T @ (gz * X)), *abs(tb.grad - C.T @ gz))
 assert gap < 1e-14 and abs(tx.grad[0] - x.grad) < 1e-15
@@ -147,19 +148,24 @@ assert caught == [AssertionError, AssertionError, ValueError]
 
 # %% [markdown]
 # ## How small a step?
-# A difference truncates f's series: an error that shrinks as ε². But its two values grow alike, and ever
-# fewer digits survive the subtraction: rounding grows as 1/ε. Between the two lies a valley, deep in
-# float64, shallow in float32. 1e-6 is left of the bottom on purpose: a smaller step more seldom straddles the
-# kink of a pooling or a clip.
+# Truncation error shrinks as ε². Subtracting two nearly equal values loses digits, so rounding error grows as
+# 1/ε. Between the two lies a valley, deep in float64 and shallow in float32. We use 1e-6, which is left of
+# the bottom: a smaller step is less likely to straddle a kink, such as a max-pool or a clip has.
 
 # %%
 points, v = rng.standard_normal((2, 200, 64))  # 200 points, each with a direction
 v /= (v * v).sum(1, keepdims=True) ** 0.5
-exact, eps, errors = ((1 - np.tanh(points) ** 2) * v).sum(1), 10.0 ** np.arange(-12, 0.1, 0.5), {}
+exact = ((1 - np.tanh(points) ** 2) * v).sum(1)  # the slope of Σ tanh along v, at each point
+eps = 10.0 ** np.arange(-12, 0.1, 0.5)
+errors = {}
 for dtype in (np.float64, np.float32):
-    ends = [[np.tanh((points + s * v).astype(dtype)).sum(1) for s in (e, -e)] for e in eps]
-    slopes = np.array([(up - down) / (2 * e) for (up, down), e in zip(ends, eps, strict=True)])
-    errors[dtype.__name__] = error = ((slopes - exact) ** 2).mean(1) ** 0.5  # [ε], over the points
+    error = np.zeros(len(eps))
+    for n, step in enumerate(eps):
+        up = np.tanh((points + step * v).astype(dtype)).sum(1)
+        down = np.tanh((points - step * v).astype(dtype)).sum(1)
+        slope = (up - down) / (2 * step)
+        error[n] = ((slope - exact) ** 2).mean() ** 0.5  # root mean square over the points
+    errors[dtype.__name__] = error
     best = f"the best is {error.min():.0e}, at ε = {eps[error.argmin()]:.0e}"
     print(f"{dtype.__name__}: error {error[12]:.0e} at ε = {eps[12]:.0e}; {best}")
 e64, e32 = errors.values()

@@ -17,9 +17,9 @@ from minispike.surrogate import ATan, FastSigmoid, Rectangle, Sigmoid, Triangle
 
 # %% [markdown]
 # ## By hand: one neuron
-# With V[−1] = v_reset, at every step: charge, fire, reset. X is the current, V the membrane potential, H the
-# same before a reset; τ is the time constant of its leak, in steps; v_reset is where it begins, rests and
-# returns to.
+# With V[−1] = v_reset, at every step: charge, fire, reset. X[t] is the current and S[t] the spike. V[t] is
+# the membrane potential after step t's reset, H[t] just before it; v_reset is its initial, resting and reset
+# value. τ is the time constant of its leak, in steps.
 #
 #     H[t] = V[t−1] + (X[t] − (V[t−1] − v_reset)) / τ        S[t] = 1 if H[t] >= 1 else 0
 #     hard: V[t] = v_reset if it fired, else H[t]            soft (v_reset = None): V[t] = H[t] − S[t]
@@ -72,8 +72,9 @@ print(f"lif = loops, {x.size:,} steps for each of 3 resets; H = 1 fires: {at:.0f
 # ## A step has no slope, so borrow one
 # The spike is a step in u = H − 1. Its finite difference is 0, or huge where it happens to straddle the
 # threshold: nothing to learn from. A *surrogate* keeps the step in the forward, and in the backward uses
-# the slope g′ of a smooth step g. The five in the library agree at the threshold and differ in their tails:
-# how far from firing a neuron may be and still learn.
+# the slope g′ of a smooth step g. The library has five, each with one number α. α is a steepness; each is
+# chosen here so that g′(0) = 1. So the five agree at the threshold and differ in their tails: how far from
+# firing a neuron may be and still learn.
 
 # %%
 u = rng.standard_normal(10_000)
@@ -245,7 +246,7 @@ viz.save(fig, "01_lif")
 # ★★ Re-derive: a silent neuron under a constant current c > 1 has charged to H = c (1 − (1 − 1/τ)ⁿ) after n
 # steps. Show it, and write `steps_to_fire(c, tau)`, the number of steps up to its first spike.
 #
-#     assert all(lif(np.full(99, c), tau=tau).data.argmax() + 1 == steps_to_fire(c, tau=tau) for c, tau in cases)
+#     assert all(lif(np.full(99, c), tau=tau).data.argmax() + 1 == steps_to_fire(c, tau) for c, tau in cases)
 #
 # ★★★ Deeper: `bptt` must wait for the end and keep all of H. Instead, carry ∂V[t]/∂X[k] along for every k,
 # forwards in time, and add to gX[k] as each gS[t] arrives. Write `forward_in_time(X, gS)` for the hard,

@@ -86,9 +86,11 @@ check_grads(lambda x: ssa(x), tokens, *ssa.parameters())
 print(f"check_grads: SSA's input and all {len(ssa.parameters())} parameters agree with finite differences")
 
 # %% [markdown]
-# ## Beside softmax attention
-# The same q, k, v of a real digit, taken from the stem and first block of a small Spikformer (untrained,
-# with batch norm's gain raised to 3 so that there is something to see).
+# ## Next to softmax attention
+# Softmax does three things: it makes weights positive, makes them sum to one, and sharpens. Counts give the
+# first; s and the threshold replace the second; nothing replaces the third. We compare both on the q and k of
+# real digits, taken from the stem and first block of a small Spikformer (untrained, with batch norm's gain
+# raised to 3 so that there is something to see).
 
 # %%
 (images, _), _ = load_digits()
@@ -109,9 +111,8 @@ soft = softmax(Tensor(counts) / d**0.5).data
 assert counts.min() >= 0 and np.array_equal(counts, counts.round()) and abs(soft.sum(-1) - 1).max() < 1e-6
 zeros = (counts == 0).mean()
 assert zeros > 0.2  # many
-print(
-    f"Q Kᵀ on a digit: integers {counts.min():.0f} … {counts.max():.0f}, {zeros:.0%} are 0; softmax: none is"
-)
+integers = f"integers {counts.min():.0f} … {counts.max():.0f}"
+print(f"Q Kᵀ on a digit: {integers}, {zeros:.0%} are 0; softmax: none is")
 size = (4, 1, heads, 16, 16)
 print(f"exponentials and divisions for one image: softmax {2 * prod(size):,}, SSA 0")
 assert (soft > 0).all()
@@ -163,9 +164,10 @@ viz.save(fig, "03_ssa")
 
 # %% [markdown]
 # ## What was shown
-# Q Kᵀ counts coincidences: exact integers, never negative, many of them zero, so no softmax is needed to
-# make weights of them. Without it the product associates and the cheaper order is exact. The scale s keeps
-# the product where the attention neuron can still learn.
+# Q Kᵀ counts coincidences: exact integers, never negative, many of them zero. So the weights need no softmax
+# to be positive; s and the threshold replace their sum of one, and nothing sharpens them. Without softmax the
+# product associates and the cheaper order is exact. The scale s keeps the product where the attention neuron
+# can still learn.
 #
 # ## Exercises (solutions: lessons/solutions/03_ssa.py)
 #

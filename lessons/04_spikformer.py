@@ -43,14 +43,12 @@ print(f"the model is its parts in a row; its residual stream holds {np.unique(st
 # and all, against finite differences in every parameter.
 
 # %%
-small = create_model(
-    "spikformer_1_64_digits", embed_dim=16, dtype="float64", smooth=True, detach_reset=False, rng=0
-)
+smooth = dict(dtype="float64", smooth=True, detach_reset=False)
+small = create_model("spikformer_1_64_digits", embed_dim=16, **smooth, rng=0)
 two = images[:2].astype("float64")
 check_grads(lambda x: ops.softmax_cross_entropy(small(x), labels[:2]), two, *small.parameters())
-print(
-    f"check_grads: the image and all {len(small.parameters())} parameter arrays agree with finite differences"
-)
+n_arrays = len(small.parameters())
+print(f"check_grads: the image and all {n_arrays} parameter arrays agree with finite differences")
 
 # %% [markdown]
 # ## Training
@@ -85,18 +83,16 @@ assert max(rates[-1]) < 0.5
 
 # %% [markdown]
 # ## Break it: dead neurons
-# A neuron that never fires passes nothing on, and learns only if its surrogate gradient reaches down to its
-# membrane. Raise every threshold but the attention neuron's: firing stops. While a few still fire, the
+# A silent neuron passes nothing on; it learns only if the surrogate's slope is non-zero at its membrane
+# potential. Raise every threshold but the attention neuron's: firing stops. While a few still fire, the
 # gradient even grows, for batch norm divides by the small deviation of rare spikes. When none does, Sigmoid's
 # slope is never quite zero, so a gradient still trickles down to the first layer; Rectangle's is exactly zero
 # a half below the threshold, and the network is dead. (Training begins with gain 2, twice the current: so
 # threshold 8 there.)
 
 # %%
-thresholds, surrogates = (
-    [1.0, 1.5, 2.0, 3.0, 4.0],
-    {"Sigmoid(4)": Sigmoid(4.0), "Rectangle(1)": Rectangle(1.0)},
-)
+thresholds = [1.0, 1.5, 2.0, 3.0, 4.0]
+surrogates = {"Sigmoid(4)": Sigmoid(4.0), "Rectangle(1)": Rectangle(1.0)}
 firing, slope = [], {name: [] for name in surrogates}
 for v_threshold in thresholds:
     for name, surrogate in surrogates.items():

@@ -2,9 +2,10 @@
 # # 05 · Fourier: can a fixed transform replace attention?
 #
 # SSA asks every image anew which tokens belong together. The attention-free Spikformer (arXiv 2308.02557)
-# does not ask: it mixes tokens by one fixed transform, without a single weight. Which real numbers a complex
-# transform hands to a neuron we could not establish: that it is the real part, orthonormal, then BN and LIF,
-# is *our reading*. What does that mix, what does it lose, and who keeps what was lost?
+# does not ask: it mixes tokens by one fixed transform, without a single weight. Here it is the Fourier
+# transform, whose values are complex. The papers do not say which real numbers reach the neuron. We take the
+# real part of the orthonormal transform, then BN and LIF; this is our *interpretation*. What does it mix,
+# what does it lose, and what keeps the part that was lost?
 
 # %%
 import numpy as np
@@ -23,7 +24,8 @@ from minispike.measure import viz
 
 # %%
 rng = np.random.default_rng(5)
-X, BOTH = rng.integers(0, 3, (8, 6)).astype(float), "tokens and channels"  # [N, D], integers as in a block
+BOTH = "tokens and channels"  # the axes of the 2-D transform
+X = rng.integers(0, 3, (8, 6)).astype(float)  # [N, D], integers as in a block
 one, two = np.zeros((8, 6)), np.zeros((8, 6))
 for k, c in np.ndindex(8, 6):
     for n in range(8):
@@ -36,15 +38,17 @@ def waves(wave, N):
     return wave(2 * np.pi * np.outer(np.arange(N), np.arange(N)) / N) / N**0.5  # [N, N]
 
 
-(C8, S8), (C6, S6) = ((waves(np.cos, N), waves(np.sin, N)) for N in (8, 6))
+C8, S8 = waves(np.cos, 8), waves(np.sin, 8)
+C6, S6 = waves(np.cos, 6), waves(np.sin, 6)
 gap = [abs(ops.fourier(X).data - one).max(), abs(ops.fourier(X, BOTH).data - two).max()]
 assert max(gap) < 1e-13 and np.allclose(one, C8 @ X) and np.allclose(two, C8 @ X @ C6 - S8 @ X @ S6)
 print(f"library − loops: 1-D {gap[0]:.0e}, 2-D {gap[1]:.0e}")
 
 # %% [markdown]
 # ## What it mixes, and what it saves
-# Most tokens meet directly; a weight is zero only where the cosine is, at k·n = N/4, 3N/4, … (mod N). N² is
-# set against N log N. But count a layer of the CIFAR model: what goes is, above all, the four D×D maps.
+# Most tokens meet directly; a weight is zero only where the cosine is, at k·n = N/4, 3N/4, … (mod N). One
+# expects the gain to be N log N instead of N². In fact most of what is saved is SSA's four D×D maps, as a
+# layer of the CIFAR model shows:
 
 # %%
 eye = np.eye(16)
@@ -103,9 +107,8 @@ with no_grad():
     mixed, mixed_back = (free.blocks[0].mixer(x).data for x in (tokens, mirror(tokens)))
 differ = (mixed != mixed_back).mean(), (tokens + mixed != mirror(tokens) + mixed_back).mean()
 assert differ[0] == 0 and differ[1] > 0.1 and mixed.mean() > 0.05
-print(
-    f"digit and mirror: the mixer's spikes differ in {differ[0]:.0%}, the block's stream in {differ[1]:.0%}"
-)
+stream = f"the block's stream in {differ[1]:.0%}"
+print(f"digit and mirror: the mixer's spikes differ in {differ[0]:.0%}, {stream}")
 
 # %% [markdown]
 # How much is lost? ‖even‖² = (‖x‖² + ⟨x, mirror x⟩)/2. Counts are never negative, so at least half survives.
@@ -179,14 +182,17 @@ assert list(verdict.values()) == ["passes", "refused", "refused", "refused"]
 
 # %%
 pair = tokens[1, [2, 3]]  # [2, N, D]
-fixed = [(ops.fourier(x + eye[:, :, None]).data - ops.fourier(x).data)[..., 0] for x in pair]  # [N, N] each
+fixed = []
+for x in pair:
+    one_more = x + eye[:, :, None]  # [N, N, D]: copy n has one more spike in token n, in every channel
+    answers = ops.fourier(one_more).data - ops.fourier(x).data
+    fixed.append(answers[..., 0])  # [N, N]
 counts = viz.attention_map(viz.spikes_of(ssa, images[:8].astype(float)), "blocks.0.mixer", 4)
 dynamic = counts[1, [2, 3]].sum(1)  # over heads: [2, N, N]
 differ = [np.linalg.norm(b - a) / np.linalg.norm(a) for a, b in (fixed, dynamic)]
 assert np.allclose(fixed[0], C) and differ[0] < 1e-12 and differ[1] > 0.2
-print(
-    f"from a {labels[2]} to a {labels[3]} the matrix changes by: Fourier {differ[0]:.0e}, SSA {differ[1]:.0%}"
-)
+change = f"Fourier {differ[0]:.0e}, SSA {differ[1]:.0%}"
+print(f"from a {labels[2]} to a {labels[3]} the matrix changes by: {change}")
 
 # %% [markdown]
 # ## The figure
@@ -195,9 +201,8 @@ print(
 fig, axes = viz.figure(2, 3, size=(12, 7))
 viz.heat(axes[0, 0], pair[0], "a digit's tokens X", cmap="Greys", xlabel="channel", ylabel="token n")
 mixed = ops.fourier(pair[0]).data
-image = viz.heat(
-    axes[0, 1], mixed, "Re(F X), row k = row 16 − k (cut at ±1.5)", cmap="RdBu_r", xlabel="channel"
-)
+title = "Re(F X), row k = row 16 − k (cut at ±1.5)"
+image = viz.heat(axes[0, 1], mixed, title, cmap="RdBu_r", xlabel="channel")
 image.set_clim(-1.5, 1.5)
 axes[0, 1].set(ylabel="frequency k")
 bars = np.array(list(share.values()))

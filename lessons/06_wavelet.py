@@ -151,21 +151,24 @@ print(f"  {verdict.split(': ')[1]}")
 
 # %%
 mixture = create_model("attention_free_wavelets_1_64_digits", dtype="float64").blocks[0].mixer.map
-mixture.a.data[:] = a = np.array([0.7, -0.2, 0.4])
+a = np.array([0.7, -0.2, 0.4])
+mixture.a.data[:] = a
 x, gy = rng.standard_normal((2, 16, 64))  # [N, D]
 leaf = Tensor(x, requires_grad=True)
 mixture(leaf).backward(gy)
 W = [ops.wavelet(np.eye(16), basis.grid, basis.family).data for basis in mixture.bases]
-ga, gx = (gy * (W @ x)).sum((1, 2)), sum(a_i * W_i.T @ gy for a_i, W_i in zip(a, W, strict=True))
+ga = (gy * (W @ x)).sum((1, 2))
+gx = sum(a_i * W_i.T @ gy for a_i, W_i in zip(a, W, strict=True))
 gap = max(abs(mixture.a.grad - ga).max(), abs(leaf.grad - gx).max())
 assert gap < 1e-12
 print(f"mixture of {', '.join(basis.family for basis in mixture.bases)}: derived − autograd {gap:.0e}")
 
 # %% [markdown]
-# ## Fixed bases beside attention
+# ## Fixed bases next to attention
 # SSA makes its basis Q Kᵀ anew from every image, and needs four weighted maps for it. A wavelet is the same
-# for every image and has no weights. Its price is a grid that halves at every level: 14×14 tokens cannot,
-# twice. PyWavelets pads in silence to more coefficients than tokens; the library refuses.
+# for every image and has no weights. Its price: the grid must be divisible by 2 at every level. A grid of
+# 14×14 tokens is divisible once, not twice. PyWavelets pads silently, to more coefficients than tokens; this
+# library raises.
 
 # %%
 names = {"SSA": "spikformer", "haar": "attention_free_haar", "mixture": "attention_free_wavelets"}
@@ -209,7 +212,8 @@ def basis(family, row, column):  # on 64×64 tokens, three levels deep: coeffici
 
 
 shown = ["haar", "db2", "bior2.2"]
-tiles = [[basis(family, i, j) for i in (3, 11) for j in (3, 11)] for family in shown]
+inside = ((3, 3), (3, 11), (11, 3), (11, 11))  # one coefficient of each quadrant: LL, HL, LH, HH
+tiles = [[basis(family, row, column) for row, column in inside] for family in shown]
 view = abs(picture) ** 0.5  # the root, to see small details
 view[:128, :128] /= 2  # averages of two levels are 4 times brighter
 fig, axes = viz.figure(2, 3, size=(12, 8))
@@ -223,9 +227,11 @@ functions.set_title("basis functions: each the\ngradient of one coefficient")
 functions.set_xticks([18, 54, 90, 126], ["LL", "HL", "LH", "HH"])
 functions.set_yticks([18, 54, 90], shown)
 limit = abs(analysed).max()
-fig.colorbar(digit.imshow(counts[..., channel], cmap="Oranges"), shrink=0.7, ticks=range(5))
+image = digit.imshow(counts[..., channel], cmap="Oranges")
+fig.colorbar(image, shrink=0.7, ticks=range(5))
 digit.set_title("a digit's spikes in 4 steps,\none channel of the stem …")
-fig.colorbar(mixed.imshow(analysed, cmap="RdBu_r", vmin=-limit, vmax=limit), shrink=0.7)
+image = mixed.imshow(analysed, cmap="RdBu_r", vmin=-limit, vmax=limit)
+fig.colorbar(image, shrink=0.7)
 mixed.set_title("… one level of Haar:\nLL, HL above LH, HH")
 bars.barh(np.arange(8) - 0.2, error["transpose"], 0.4, color=viz.BLUE, label="transpose")
 bars.barh(np.arange(8) + 0.2, error["inverse"], 0.4, color=viz.ORANGE, label="inverse")

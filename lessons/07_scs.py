@@ -25,8 +25,9 @@ from minispike.measure import viz
 
 # %%
 def brick_by_hand(x, brick):  # LIF(BN(Conv x))
-    (w, s, pad), norm = (brick.map.weight.data, brick.map.stride, brick.map.padding), brick.norm
-    x, k = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad), (0, 0))), len(w)
+    w, s, pad, norm = brick.map.weight.data, brick.map.stride, brick.map.padding, brick.norm
+    k = len(w)  # the kernel is k×k
+    x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad), (0, 0)))
     H, W = (x.shape[2] - k) // s + 1, (x.shape[3] - k) // s + 1
     y = np.zeros((*x.shape[:2], H, W, w.shape[-1]))
     for p, q in np.ndindex(H, W):
@@ -91,7 +92,8 @@ for i, j in np.ndindex(2, 2):
     gx[:, i::2, j::2] = gy @ w[i, j].T  # each once: nothing to add up
     gw[i, j] = np.einsum("npqc,npqo->co", x[:, i::2, j::2], gy)
 gap = max(abs(leaf.grad - g).max() for leaf, g in zip(leaves, (gx, gw), strict=True))
-pooled = ops.max_pool2d(leaf := Tensor(x, requires_grad=True), 3, stride=2, padding=1)
+leaf = Tensor(x, requires_grad=True)
+pooled = ops.max_pool2d(leaf, 3, stride=2, padding=1)
 pooled.backward(rng.standard_normal(pooled.shape))
 reached = [(g != 0).mean() for g in (leaf.grad, gx)]
 print(f"gx, gw by taps and by autograd within {gap:.0e}; a gradient reaches {reached[1]:.0%} of the inputs,")
@@ -148,12 +150,14 @@ def ways(seed, gain):
     }
 
 
-found, shown = {}, {}
+found, shown = {}, {}  # {way: [seed, gain, (R², firing rate)]}; {way: (spikes, guessed pixels)}
 with no_grad():
     for seed, i in np.ndindex(3, 3):
         for way, y in ways(seed, gain=i + 1).items():
             guessed, r2 = read_back(y.data.mean(0))
-            found.setdefault(way, np.zeros((3, 3, 2)))[seed, i] = r2, y.data.mean()
+            if way not in found:
+                found[way] = np.zeros((3, 3, 2))
+            found[way][seed, i] = r2, y.data.mean()
             if (seed, i) == (0, 1):
                 shown[way] = y.data, guessed
 print("R², firing (3 seeds)   gain 1       gain 2, least … most       gain 3")
@@ -183,20 +187,23 @@ assert np.array_equal(shown["max-pool 3×3"][0][0], shown["before the neuron"][0
 
 # %%
 def without_residual(stage, x, T, visible):
-    return stage.contract(stage.expand(stage.down(x, T, visible)))
+    return stage.contract(stage.expand(stage.down(x, T)))
 
 
-stems, rates = {}, {}
-for name in ("SPS", "SCS", "no residual") * 3:
-    kind, seed = "sps" if name == "SPS" else "scs", len(stems.setdefault(name, []))
-    model = create_model("spikformer_v2_1_64_digits", depth=0, embed_dim=16, stem=kind, rng=seed)
-    if name == "no residual":
-        for stage in model.stem.stages:
-            stage.forward = partial(without_residual, stage)
-    wake(model, train[:256], gain=2)
-    with no_grad():
-        stems[name].append(read_back(model.eval().stem(digits[None], T=4).data.mean(0))[1])
-    rates[name] = [*viz.firing_rates(model, test[:64]).values()][-1]
+kinds = {"SPS": "sps", "SCS": "scs", "no residual": "scs"}
+stems, rates = {name: [] for name in kinds}, {}
+for seed in range(3):
+    for name, kind in kinds.items():
+        model = create_model("spikformer_v2_1_64_digits", depth=0, embed_dim=16, stem=kind, rng=seed)
+        if name == "no residual":
+            for stage in model.stem.stages:
+                stage.forward = partial(without_residual, stage)
+        wake(model, train[:256], gain=2)
+        with no_grad():
+            tokens = model.eval().stem(digits[None], T=4).data
+        _, r2 = read_back(tokens.mean(0))
+        stems[name].append(r2)
+        *_, rates[name] = viz.firing_rates(model, test[:64]).values()  # of the last neurons
 for name, r2 in stems.items():
     print(f"whole stem, {name}: R² {min(r2):.2f} … {max(r2):.2f}, its last neurons fire {rates[name]:.0%}")
 assert min(stems["SPS"]) > max(stems["SCS"]) and min(stems["SCS"]) > 0.1 > 0 > max(stems["no residual"])

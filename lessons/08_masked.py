@@ -50,10 +50,12 @@ print(f"patches = loops, exactly; of the first test digit {np.flatnonzero(~visib
 # among zeros.
 
 # %%
-brick, shown = Spiking(Conv2d(2, 6, rng=rng)), random_visible(3, (2, 2), 2, rng)  # 2 tokens of 4
-where = cells(shown, 4)  # [B, H, W]
+brick = Spiking(Conv2d(2, 6, rng=rng))
 brick.norm.weight.data[...] = 2
-x, y = rng.standard_normal((4, 3, 4, 4, 2)) * where[..., None], np.zeros((4, 3, 4, 4, 6))
+shown = random_visible(3, (2, 2), 2, rng)  # 2 tokens of 4
+where = cells(shown, 4)  # [B, H, W]
+x = rng.standard_normal((4, 3, 4, 4, 2)) * where[..., None]  # [T, B, H, W, C]
+y = np.zeros((4, 3, 4, 4, 6))
 for p, q, i, j in np.ndindex(4, 4, 3, 3):
     if 0 <= p + i - 1 < 4 and 0 <= q + j - 1 < 4:
         y[:, :, p, q] += x[:, :, p + i - 1, q + j - 1] @ brick.map.weight.data[i, j]
@@ -64,7 +66,7 @@ for t in range(4):
     membrane += (normed[t] - membrane) / 2
     spikes[t, where] = membrane >= 1
     membrane *= membrane < 1
-assert np.array_equal(brick(x, visible=Visible(shown)).data, spikes) and not spikes[:, ~where].any()
+assert np.array_equal(Visible(shown).through(brick, x).data, spikes) and not spikes[:, ~where].any()
 fire = f"{spikes[:, where].mean():.0%} fire in visible places, {spikes[:, ~where].mean():.0%} in hidden"
 print(f"the masked brick = loops, exactly: {fire}")
 assert 0.05 < spikes[:, where].mean() < 0.95
@@ -78,11 +80,13 @@ assert 0.05 < spikes[:, where].mean() < 0.95
 
 # %%
 norm, seen = BatchNorm(6), Visible(shown)
-norm.weight.data[...] = gamma = rng.uniform(0.5, 2, 6)
+gamma = rng.uniform(0.5, 2, 6)
+norm.weight.data[...] = gamma
 leaf, g = Tensor(y, requires_grad=True), rng.standard_normal(y.shape)
 seen.put(norm(seen.take(leaf)), 4, 4).backward(g)
-sigma, gv = np.sqrt(rows.var((0, 1)) + 1e-5), g[:, where]
-unit, gx = (rows - rows.mean((0, 1))) / sigma, np.zeros_like(y)
+sigma = np.sqrt(rows.var((0, 1)) + 1e-5)
+unit = (rows - rows.mean((0, 1))) / sigma  # x̂, at the visible places
+gv, gx = g[:, where], np.zeros_like(y)
 gx[:, where] = gamma / sigma * (gv - gv.mean((0, 1)) - unit * (gv * unit).mean((0, 1)))
 gap = abs(gx - leaf.grad).max()
 size = dict(embed_dim=8, num_heads=4, mlp_ratio=2, T=2, decoder_dim=8, decoder_depth=1, dtype="float64")
@@ -90,9 +94,8 @@ tiny = masked_autoencoder(NAME, smooth=True, detach_reset=False, **size)
 two = test[:2].astype(float)
 check_grads(lambda *_: tiny(two, visible[:2]), *tiny.parameters())
 assert gap < 1e-12 and not leaf.grad[:, ~where].any()
-print(
-    f"gx: derived − autograd {gap:.0e}; check_grads: all {len(tiny.parameters())} parameters of a tiny model"
-)
+n_arrays = len(tiny.parameters())
+print(f"gx: derived − autograd {gap:.0e}; check_grads: all {n_arrays} parameters of a tiny model")
 
 # %% [markdown]
 # ## Pre-train, without a label
@@ -220,8 +223,9 @@ assert 50 < tuned < scratch + 5 < raw + 5 and raw > np.mean(accuracy["frozen, pr
 # pre-training). But labels then make up for it: trained as a whole, the model is hardly better, if at all.
 #
 # ## The paper's claim in miniature: do deeper models gain more?
-# One block and six, longer training, several seeds. "Same time": from scratch, as many epochs as fit, by a
-# trial of 20, into what pre-training and fine-tuning took; the seconds then came out up to 28 % apart.
+# One block and six, longer training, several seeds. In the same-time rows, training from scratch was given as
+# many epochs as fit into the pre-training plus fine-tuning time. That number was estimated from a trial of 20
+# epochs; the recorded seconds differ by up to 28 %.
 
 # %%
 runs = recorded("masked")
@@ -232,8 +236,8 @@ if runs:
         ways = ("pre-trained", "scratch, same time", "scratch, same epochs")
         tuned, *scratch = (np.mean(points[f"depth {depth}, {way}"]) for way in ways)
         gain[depth], epochs = (tuned - mean for mean in scratch)
-        beside = f"{gain[depth]:+.1f} points in the same time, {epochs:+.1f} at the same epochs"
-        print(f"  depth {depth}: pre-training brings {beside}")
+        brought = f"{gain[depth]:+.1f} points in the same time, {epochs:+.1f} at the same epochs"
+        print(f"  depth {depth}: pre-training brings {brought}")
     more = gain[6] - gain[1]
     verdict = "no more than" if abs(more) <= spread else "more than"
     print(f"  six blocks beside one: {more:+.1f} points, {verdict} seeds differ, up to {spread:.1f}")
@@ -251,9 +255,11 @@ mean, deviation = patch_moments(patchify(test, 2))
 by_place = np.where(hidden[..., None], place * deviation + mean, patchify(test, 2))
 rows = test, np.where(hidden_pixels[..., None], np.nan, test), unpatchify(by_place, (8, 8), 2), guessed
 sheet, blue = np.full((2, 35, 44), np.nan)
-for i, n in np.ndindex(4, 5):
+for i, n in np.ndindex(4, 5):  # four rows of five digits
     at = slice(9 * i, 9 * i + 8), slice(9 * n, 9 * n + 8)
-    sheet[at], blue[at] = rows[i][n, ..., 0], np.where(hidden_pixels[n], 0.3, np.nan) if i == 1 else np.nan
+    sheet[at] = rows[i][n, ..., 0]
+    if i == 1:
+        blue[at] = np.where(hidden_pixels[n], 0.3, np.nan)
 left.imshow(blue, cmap="Blues", vmin=0, vmax=1)
 left.imshow(sheet, cmap="gray_r")
 left.set(title="test digits, half of each hidden", xticks=[])
@@ -265,9 +271,8 @@ middle.plot(24, losses["spiking model"], "*", color=viz.ORANGE, markersize=12, l
 for name in ("place's mean", "ridge on raw pixels"):
     middle.axhline(losses[name], color=viz.GREY, linestyle="--", linewidth=1)
     middle.text(24, losses[name] + 0.005, name, ha="right")
-middle.set(
-    title="loss on hidden patches", xlabel="epoch", ylabel="mean squared error", xticks=range(0, 25, 6)
-)
+middle.set(title="loss on hidden patches", xlabel="epoch", ylabel="mean squared error")
+middle.set_xticks(range(0, 25, 6))
 middle.legend(frameon=False)
 colors = [viz.GREY, viz.BLUE, viz.ORANGE, viz.GREY, viz.BLUE]
 last.barh(list(accuracy), [np.mean(of) for of in accuracy.values()], color=colors, height=0.6)

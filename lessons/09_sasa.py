@@ -121,7 +121,7 @@ def spent(module, N):  # million multiply-accumulates: in products, in maps
 
     def look(function, inputs, output, path):
         if hasattr(function, "cost"):
-            macs[type(function).__name__] += function.cost(*(x.shape for x in inputs)) / 1e6
+            macs[function.name] += function.cost(*(x.shape for x in inputs)) / 1e6
 
     with no_grad(), trace(look):
         module(np.ones((1, 1, N, 384)))
@@ -151,9 +151,8 @@ spikes = viz.spikes_of(model, images)
 q, k, v = (split_heads(Tensor(spikes[f"blocks.0.mixer.{x}.neuron"]), 4) for x in "qkv")
 asked = q.data.sum(-1, keepdims=True)  # [T, B, h, N, 1], spikes among d = 16
 assert np.array_equal(Channel()(q, k).data, (asked > 0) * k.data) and (asked > 0).mean() > 0.95
-print(
-    f"Channel on digits: {(asked > 0).mean():.1%} of the tokens pass, having {asked.mean():.1f} query spikes"
-)
+passed = (asked > 0).mean()
+print(f"Channel on digits: {passed:.1%} of the tokens pass, having {asked.mean():.1f} query spikes")
 
 # %% [markdown]
 # ## What is lost

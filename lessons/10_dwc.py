@@ -44,8 +44,10 @@ out = ops.depthwise_conv2d(*leaves, padding=1)
 out.backward(gy)
 assert np.array_equal(out.data, y)
 gap = max(abs(leaf.grad - g).max() for leaf, g in zip(leaves, (gx, gw), strict=True))
-tokens, block = (rng.random((4, 2, 16, 6)) < 0.4).astype(float), DWC(6, (4, 4), rng=0)  # [T, B, N, D]
-block.conv.map.weight.data[...], block.conv.norm.weight.data[...] = w, 2
+tokens = (rng.random((4, 2, 16, 6)) < 0.4).astype(float)  # [T, B, N, D]
+block = DWC(6, (4, 4), rng=0)
+block.conv.map.weight.data[...] = w
+block.conv.norm.weight.data[...] = 2
 current = ops.depthwise_conv2d(tokens.reshape(4, 2, 4, 4, 6), w, padding=1).data
 every = (0, 1, 2, 3)  # batch norm's axes
 normed = 2 * (current - current.mean(every)) / np.sqrt(current.var(every) + 1e-5)
@@ -111,7 +113,8 @@ for variant, (family, options) in variants.items():
 Y, conv = tokens["SASA + DWC: Y"], spikes[f"{mixer}.dwc.conv.neuron"].reshape(K.shape)
 noise = (rng.random(conv.shape) < conv.mean()).astype(conv.dtype)
 tokens |= {"DWC(K)": conv, "Y + DWC(K)": Y + conv, "K": K, "Y + K": Y + K, "Y + noise": Y + noise}
-rank, cosine = ({name: f(a) for name, a in tokens.items()} for f in (effective_rank, alike))
+rank = {name: effective_rank(a) for name, a in tokens.items()}
+cosine = {name: alike(a) for name, a in tokens.items()}
 print(f"{', '.join(variants)} after two epochs: {', '.join(f'{a:.1%}' for a in accuracy)} of the test digits")
 for name in tokens:
     print(f"  {name:<14} effective rank {rank[name]:4.1f} of 16, mean cosine {cosine[name]:.2f}")
@@ -126,7 +129,7 @@ assert rank["Y + noise"] > rank["Y + DWC(K)"]
 # doubles the effective rank. But K itself, simply added, gives most of that: what comes back is above all a
 # way past attention. And noise gives more still: diversity is not knowledge.
 #
-# Nor is it scarce: one map, one neuron and the residual later, the stream is as diverse in all three models.
+# Diversity was never missing: after the last map, neuron and residual, all three models are equally diverse.
 
 # %%
 print("effective rank of the stream x + mixer(x):", ", ".join(f"{v} {r:.1f}" for v, r in streams.items()))

@@ -246,8 +246,8 @@ viz.save(fig, "11_events")
 # A pixel sends an event where its log brightness has moved by θ; the list of events tells the scene to
 # within θ, in microseconds. Frames keep every event and lose the order within a frame: by number they lose
 # the speed, by time they keep it. What they hold are counts, mostly 0, different at every step: spikes, as
-# far as the first convolution is concerned. Time must come first, and nothing but a test says when it does
-# not. What models with and without attention learn from 6,000 such recordings stands in benchmarks/README.md.
+# far as the first convolution is concerned. Time must come first; if it does not, only a test will notice.
+# What models with and without attention learn from 6,000 such recordings stands in benchmarks/README.md.
 #
 # ## Exercises (solutions: lessons/solutions/11_events.py)
 #

@@ -42,11 +42,9 @@ def scs_stage(places, n_in, n_out, taps):  # the strided or plain convolution, t
 sps = brick(32**2, 1, 8, 9) + brick(32**2, 8, 16, 9) + brick(32**2, 16, 32, 9) + brick(16**2, 32, D, 9)
 sps += brick(N, D, D, 9)  # the position embedding
 scs = scs_stage(16**2, 1, 8, 4) + scs_stage(N, 8, 16, 4) + scs_stage(N, 16, 32, 9) + scs_stage(N, 32, D, 9)
-square, mlp, head = (
-    brick(N, D, D),
-    brick(N, D, 4 * D) + brick(N, 4 * D, D),
-    np.array([D * 10 / 4, D * 10 + 10]),
-)
+square = brick(N, D, D)
+mlp = brick(N, D, 4 * D) + brick(N, 4 * D, D)
+head = np.array([D * 10 / 4, D * 10 + 10])
 ssa = 4 * square + (2 * N * N * D, 0)  # q, k, v, proj; Q Kᵀ and A V
 fourier = np.array([N * log2(N) * D, 2 * D])  # the fast transform, and BN
 sasa = 3 * square + (2 * N * n * D, 0) + (9 * N * D, 11 * D)  # and DWC
@@ -133,9 +131,9 @@ if k > 1:
 
 # %% [markdown]
 # ## Break it
-# Twenty networks, all equally good; we keep the one that the test images like best. So is a best epoch
-# chosen, a seed, or the one variant that goes into an abstract. The gain is 1.9 standard deviations (√(2 ln
-# 20) = 2.4 bounds it), and pure chance: on new images it is gone.
+# Twenty networks, all equally good; we keep the one that the test images like best. This is how a "best
+# epoch", a lucky seed or an abstract's winning variant gets picked. The gain is 1.9 standard deviations
+# (√(2 ln 20) = 2.4 bounds it), and pure chance: on new images it is gone.
 
 # %%
 rng = np.random.default_rng(14)
@@ -145,11 +143,11 @@ chosen, fresh = equal.max(1), equal[:, 0]
 gain = (chosen - fresh).mean()
 assert abs(fresh.mean() - 0.91) < 1e-4 and 1.75 < gain / equal.std() < 1.95 < sqrt(2 * log(20))
 print(f"the best of 20 equals, chosen by the test images: {100 * gain:+.2f} points, out of nothing")
-late = [
-    max(row["test_accuracy"] for row in run["curve"]) - run["test_accuracy"]
-    for each in runs.values()
-    for run in each
-]
+late = []  # of each run: its best epoch's accuracy, less its last epoch's
+for each in runs.values():
+    for run in each:
+        best = max(row["test_accuracy"] for row in run["curve"])
+        late.append(best - run["test_accuracy"])
 if late:
     gain = f"{100 * max(late):.2f} points at most" if max(late) else "nothing: it was the last in each"
     print(f"the best epoch in place of the last would bring these runs {gain}")
@@ -170,9 +168,8 @@ for i, (_, parts) in enumerate(by_hand.values()):
     axes[0, 0].text(left[i] + 0.5, i, f"{sum(parts.values())[1] / 1e3:.0f} k", va="center")
 labels = [name.replace("Attention-free, ", "") for name in by_hand]
 axes[0, 0].set_yticks(range(len(by_hand)), labels)
-axes[0, 0].set(
-    xlabel="million MACs a step; at the right: parameters", xlim=(0, 44), title="what a model costs"
-)
+axes[0, 0].set(title="what a model costs", xlim=(0, 44))
+axes[0, 0].set_xlabel("million MACs a step; at the right: parameters")
 axes[0, 0].invert_yaxis()
 axes[0, 0].legend(frameon=False, loc="upper right")
 
@@ -184,9 +181,8 @@ for i, (name, each) in enumerate(runs.items()):
     axes[0, 1].plot(points, [i] * len(points), "o", color=colors[name])
     for column, marker in zip(COLUMNS, "os^", strict=True):
         joules = [run["energy_nj"][column] / 1e3 for run in each]
-        axes[0, 2].plot(
-            joules, points, marker, color=colors[name], fillstyle="full" if marker == "o" else "none"
-        )
+        fill = "full" if marker == "o" else "none"
+        axes[0, 2].plot(joules, points, marker, color=colors[name], fillstyle=fill)
     for run in each:
         minutes = run["minutes_before"] + np.cumsum([row["seconds"] for row in run["curve"]]) / 60
         curve = [100 * row["test_accuracy"] for row in run["curve"]]
@@ -195,9 +191,8 @@ axes[0, 1].set_yticks(range(len(names)), short.values())
 axes[0, 1].invert_yaxis()
 axes[0, 1].set(xlabel="test accuracy, %", title="each seed; bars: ± 2 standard errors (images)")
 for column, marker in zip(COLUMNS, "os^", strict=True):
-    axes[0, 2].plot(
-        [], [], marker, color=viz.INK, fillstyle="full" if marker == "o" else "none", label=column
-    )
+    fill = "full" if marker == "o" else "none"
+    axes[0, 2].plot([], [], marker, color=viz.INK, fillstyle=fill, label=column)
 axes[0, 2].set(xlabel="energy of an image, µJ", ylabel="test accuracy, %")
 axes[0, 2].set_title("three counts of energy (colours: top middle)")
 axes[0, 2].legend(frameon=False, loc="center")
@@ -215,9 +210,8 @@ bins = np.arange(0.893, 0.92, 0.0004) * 100
 axes[1, 2].hist(100 * fresh, bins, color=viz.BLUE, alpha=0.6, label="any of 20 equals")
 axes[1, 2].hist(100 * chosen, bins, color=viz.ORANGE, alpha=0.6, label="the one that was chosen")
 axes[1, 2].axvline(91, color=viz.INK, linestyle="--", linewidth=1, label="what all of them are worth")
-axes[1, 2].set(
-    xlabel="accuracy on the test images, %", ylabel="draws, of 5,000", title="choosing by the test images"
-)
+axes[1, 2].set(title="choosing by the test images", ylabel="draws, of 5,000")
+axes[1, 2].set_xlabel("accuracy on the test images, %")
 axes[1, 2].legend(frameon=False, loc="upper left", fontsize=9)
 viz.save(fig, "14_compare")
 

@@ -1,4 +1,4 @@
-"""How the lessons train on the digits, and how they quote recorded comparisons."""
+"""How the lessons train on the digits, and how they read recorded comparisons."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from data_utils.images.augment import shift
 from data_utils.images.digits import load_digits
+from data_utils.loader import Loader
 from minispike import Module, evaluate, fit
 from minispike.files.checkpoint import load_encoder
 from minispike.masked import MaskedAutoencoder, pretrain
@@ -19,12 +20,19 @@ from minispike.train import calibrate, set_gains
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 
+# ---------------------------------------------------------------- batches
+
 
 class Batches:
-    """Pairs (images, labels) of `size` samples, the last of an epoch perhaps smaller, never dropped.
+    """The training batches of the recorded runs; for a program of your own use data_utils.loader.Loader.
 
-    `batches(epoch)` shuffles, and applies augment(images, rng), by (seed, epoch); plain iteration does not.
-    An epoch is copied and augmented as a whole: data_utils.loader.Loader makes a batch at a time.
+    Both give pairs (images, labels) of `size` samples; an epoch's last batch may be smaller. `batches(epoch)`
+    shuffles the samples and applies augment(images, rng); plain iteration does neither. The random numbers
+    depend on (seed, epoch) alone.
+
+    Batches draws an epoch's numbers from one stream: first the order, then the augmentation of all images at
+    once. A Loader augments one batch at a time, with other numbers. The runs in benchmarks/results were made
+    with the stream of Batches, so it stays here, with the functions that repeat those runs.
     """
 
     def __init__(
@@ -56,6 +64,9 @@ class Batches:
             yield self.images[start : start + self.size], self.labels[start : start + self.size]
 
 
+# ---------------------------------------------------------------- training on all digits
+
+
 def train_on_digits(
     model: Module,
     *,
@@ -65,11 +76,12 @@ def train_on_digits(
     on_epoch: Callable[[dict], None] | None = None,
     progress: bool = True,
 ) -> list[dict]:
-    """Train on the 1,437 training digits, test on the other 360 each epoch; return the records.
+    """Train on the 1,437 training digits and test on the other 360 after each epoch; return the records.
 
-    AdamW, batches of 32, cosine from lr to 1e-5; weight decay 0.06 and label smoothing 0.1 (as Spikformer's
-    recipe for CIFAR); images shifted by up to 0.3 pixels. Batch norm's gain starts at 2: at 1 a neuron
-    needs a current of two deviations to fire at once, and the first epochs look dead.
+    The optimizer is AdamW with batches of 32 and a cosine from lr to 1e-5. Weight decay 0.06 and label
+    smoothing 0.1 are those of Spikformer's recipe for CIFAR. Images are shifted by up to 0.3 pixels. Batch
+    norm's gain starts at 2. With gain 1 an input must be two standard deviations large for a neuron to fire
+    at once, and hardly any neuron fires in the first epochs.
     """
     set_gains(model, 2)
     (images, labels), test = load_digits()
@@ -80,27 +92,32 @@ def train_on_digits(
         epochs=epochs,
         schedule=partial(cosine_with_warmup, epochs=epochs, lr=lr, min_lr=1e-5),
         label_smoothing=0.1,
-        test=Batches(*test, 180),
+        test=Loader(*test, 180),
         on_epoch=on_epoch,
         progress=progress,
     )
 
 
+# ---------------------------------------------------------------- pre-training, and training on a few digits
+
+
 def few_digits(n: int, seed: int = 0):
-    """Return n of the training digits and their labels, equally many of each class, chosen by seed."""
+    """Return n training digits and their labels, the same number of each class; `seed` decides which."""
     (images, labels), _ = load_digits()
     rng = np.random.default_rng(seed)
-    each = [rng.permutation(np.flatnonzero(labels == label))[: n // 10] for label in range(10)]
-    chosen = np.concatenate(each)
+    chosen = []
+    for label in range(10):
+        shuffled = rng.permutation(np.flatnonzero(labels == label))
+        chosen.extend(shuffled[: n // 10])
     return images[chosen], labels[chosen]
 
 
 def start_scs(model: Module) -> None:
-    """Set batch norm's first gains in a model with the stem SCS, as training on digits wants them.
+    """Set the initial gains of batch norm in a model with the stem SCS, for training on digits.
 
-    3 in a stage's strided convolution, 1 in its pair: the residual is loud and the pair quiet at first. With
-    equal gains twelve layers of spikes, in stages of 8 to 64 channels, scramble what they are given. The
-    blocks start at 2.
+    The blocks start at 2. In the stem, a stage's first convolution starts at 3 and its pair at 1, so that at
+    first the residual is strong and the pair's contribution is small. With equal gains, the stem's twelve
+    layers of spikes, in stages of 8 to 64 channels, scramble their input.
     """
     set_gains(model, 2, down=1.5, pair=0.5)
 
@@ -110,7 +127,8 @@ def pretrain_on_digits(
 ) -> list[dict]:
     """Pre-train on the 1,437 training digits without their labels; return the records.
 
-    AdamW (0.9, 0.95), weight decay 0.05, batches of 32, one epoch of warm-up, then cosine to 0.
+    The optimizer is AdamW with betas (0.9, 0.95), weight decay 0.05 and batches of 32. The learning rate
+    rises to lr in one epoch, then follows a cosine to 0.
     """
     (images, labels), _ = load_digits()
     start_scs(model)
@@ -136,12 +154,18 @@ def train_on_few(
     decay: float = 1.0,
     progress: bool = True,
 ) -> list[dict]:
-    """Train on a few labelled digits, from an encoder if there is one; test at the end; return the records.
+    """Train on a few labelled digits and test at the end; return the records.
 
-    As `train_on_digits`, but batches of 20. From an encoder: layer-wise learning rates, decay a step down.
-    The usual 0.75 is meant for a dozen layers and long fine-tuning; in 500 steps the stem of so small a model
-    hardly moves by it. Mean test accuracy from a pre-trained encoder, seeds 0 … 2, 100 labels:
-    one block 85.8 % with 0.75, 89.7 % with 0.9, 91.0 % with 1;    six blocks 62.6 %, 79.3 %, 86.8 %.
+    encoder: a pre-trained model whose stem and blocks are copied first, or None to train from scratch.
+    decay: with an encoder, the learning rate of each layer is that of the layer above it times decay.
+
+    The rest is as in `train_on_digits`, with batches of 20. A decay of 0.75 is usual, for a dozen layers and
+    long fine-tuning. In 500 steps it hardly changes the stem of so small a model. Mean test accuracy with a
+    pre-trained encoder, 100 labels, seeds 0 … 2:
+
+        decay         0.75      0.9       1
+        one block     85.8 %    89.7 %    91.0 %
+        six blocks    62.6 %    79.3 %    86.8 %
     """
     start_scs(model)
     if encoder is not None:
@@ -158,22 +182,27 @@ def train_on_few(
         progress=progress,
     )
     _, test = load_digits()
-    history[-1]["test_loss"], history[-1]["test_accuracy"] = evaluate(model, Batches(*test, 180))
+    loss, accuracy = evaluate(model, Loader(*test, 180))
+    history[-1] |= {"test_loss": loss, "test_accuracy": accuracy}
     return history
 
 
+# ---------------------------------------------------------------- without training; recorded runs
+
+
 def wake(model: Module, images, gain: float = 3.0) -> None:
-    """Make an untrained model fire, so that there is something to see: raise batch norm's gain, and let one
-    pass over the images make its running statistics.
+    """Make an untrained model fire, so that there is something to see.
+
+    All gains of batch norm are set to `gain`, and its running statistics to those of the images.
     """
     set_gains(model, gain)
     calibrate(model.train(), [(images, None)])
 
 
 def recorded(experiment: str) -> dict[str, list[dict]]:
-    """Print an experiment's recorded table; return its runs by variant. {} where no record is at hand.
+    """Print an experiment's recorded table and return its runs by variant, or {} if there is no record.
 
-    Records are made by `python -m benchmarks.ablations <experiment>` in a clone of the repository.
+    `python -m benchmarks.ablations <experiment>` in a clone of the repository makes a record.
     """
     path = RESULTS / f"{experiment}.json"
     if not path.exists():
@@ -183,7 +212,7 @@ def recorded(experiment: str) -> dict[str, list[dict]]:
     runs: dict[str, list[dict]] = {}
     for run in record["runs"]:
         runs.setdefault(run["variant"], []).append(run)
-    print(f"recorded {record['date']} on {record['machine']}; to remake:")
+    print(f"recorded {record['date']} on {record['machine']}; to record it again:")
     print(f"  {record['command']}")
     for variant, each in runs.items():
         accuracy = [run["test_accuracy"] for run in each]

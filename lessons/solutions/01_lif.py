@@ -27,7 +27,7 @@ def steps_to_fire(c, tau):
 
 
 cases = [(c, tau) for c in (1.1, 1.3, 1.7, 2.5) for tau in (1.5, 2.0, 5.0, 16.0)]
-assert all(lif(np.full(99, c), tau=tau).data.argmax() + 1 == steps_to_fire(c, tau=tau) for c, tau in cases)
+assert all(lif(np.full(99, c), tau=tau).data.argmax() + 1 == steps_to_fire(c, tau) for c, tau in cases)
 
 # %% [markdown]
 # ★★★ Each ∂V/∂X[k] fades by 1 − 1/τ, a new one enters with 1/τ, and a spike sets them all to 0. That is T

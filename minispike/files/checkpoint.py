@@ -17,10 +17,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import BinaryIO
 from zlib import crc32
 
 import numpy as np
-from safetensors import safe_open
 from safetensors.numpy import save as serialise
 
 from ..backend import Array, to_host
@@ -29,10 +29,14 @@ from ..masked import MaskedAutoencoder, build_masked
 from ..models import SpikingTransformer, build_model
 from ..optim import SGD
 from ..surrogate import Surrogate
-from .torchfile import FileFormatError
+from .torchfile import OF_SAFETENSORS, SIGNATURE, FileFormatError, Inert, bits, existing, what_it_is, widen
 
 FORMAT = "minispike 2"  # the checksum covers the configuration, too
+HEADER = 10**8  # bytes of a safetensors file's header at most: the safetensors library's own limit
 ENCODER, OPTIMIZER = ("stem.", "blocks."), "optimizer."
+IMPORT = (
+    "to convert an authors' checkpoint: python -m minispike import FILE --model NAME --out NEW.safetensors"
+)
 SURROGATES = {cls.__name__: cls for cls in Surrogate.__subclasses__()}
 
 # ---------------------------------------------------------------- a model, and its training
@@ -90,9 +94,11 @@ def load_all(path: str | Path) -> Saved:
             f"{path}: of an older minispike, whose checksum did not cover the configuration"
         )
     if metadata.get("format") != FORMAT or "config" not in metadata:
+        raise FileFormatError(f"{path}: holds arrays but no minispike configuration; {IMPORT}")
+    foreign = [name for name, array in arrays.items() if isinstance(array, Inert)]
+    if foreign:
         raise FileFormatError(
-            f"{path}: holds arrays but no minispike configuration; "
-            "for an authors' file build the model with create_model and use interop.load_official"
+            f"{path}: {foreign[0]} is {arrays[foreign[0]].name}, which minispike never writes"
         )
     config, training = metadata["config"], metadata.get("training", "{}")
     if metadata.get("crc32") != checksum(arrays, config + training):
@@ -157,6 +163,32 @@ def load_encoder(model: SpikingTransformer, source: MaskedAutoencoder | str | Pa
     model.load_state_dict(encoder | head)
 
 
+# ---------------------------------------------------------------- trained weights
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
+CHANGEABLE = ("T", "smooth", "detach_reset")  # what trained weights leave open
+
+
+def trained_weights(name: str, overrides: dict) -> dict[str, Array]:
+    """Return the weights of a named model from the repository's folder weights/, as a state_dict.
+
+    overrides: what the caller changes in the model; ValueError if the weights would no longer belong to it.
+    FileNotFoundError without weights for the model.
+    """
+    fixed = sorted(overrides.keys() - set(CHANGEABLE))
+    if fixed:
+        allowed = ", ".join(("dtype", *CHANGEABLE))
+        raise ValueError(
+            f"trained weights fix {', '.join(fixed)}; with pretrained=True you may change {allowed}"
+        )
+    path = WEIGHTS / f"{name}.safetensors"
+    if not path.exists():
+        there = ", ".join(sorted(each.stem for each in WEIGHTS.glob("*.safetensors")))
+        known = f"there are weights of {there}" if there else "weights/ comes with a clone of the repository"
+        raise FileNotFoundError(f"no trained weights of {name} in {WEIGHTS}: {known}")
+    return load(path).state_dict()
+
+
 # ---------------------------------------------------------------- files
 
 
@@ -182,15 +214,80 @@ def write_durably(path: str | Path, content: bytes, previous: Path | None = None
         os.close(folder)
 
 
-def read_safetensors(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
-    """Return a safetensors file's arrays and metadata. Raises FileFormatError for a damaged one."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no file {path}")
+def read_safetensors(path: str | Path) -> tuple[dict[str, Array | Inert], dict[str, str]]:
+    """Return a safetensors file's arrays and metadata, without more memory than the file has bytes.
+
+    Dtypes become those that `read_torch` gives; an array of any other is an Inert record of its dtype.
+    Raises FileFormatError for a damaged file, and for one of another kind, which it names.
+    """
+    path = existing(path)
+    size = path.stat().st_size
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except Exception as error:  # the library's error, or NumPy's for an unknown dtype
-        raise FileFormatError(f"{path}: not a readable safetensors file ({error})") from error
+        with path.open("rb") as file:
+            start = file.read(SIGNATURE)
+            length = header_length(start)
+            if not length:
+                instead = f"; {IMPORT}" if start.startswith((b"PK\x03\x04", b"\x80")) else ""
+                raise FileFormatError(what_it_is(start) + instead)
+            if length > size - 8:
+                raise FileFormatError(f"its header of {length:,} bytes is cut short")
+            file.seek(8)
+            header = json.loads(file.read(length).decode(), object_pairs_hook=_without_twins)
+            metadata = header.pop("__metadata__", None) or {}
+            if not all(isinstance(text, str) for text in metadata.values()):
+                raise FileFormatError("its metadata is not text")
+            places = _places(header, size - 8 - length)
+            return {name: _read_array(file, 8 + length, *place) for name, place in places.items()}, metadata
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: not a readable safetensors file: {error}") from error
+    except Exception as error:  # JSON's errors, or those of a header that is not built as it should be
+        raise FileFormatError(
+            f"{path}: not a readable safetensors file ({type(error).__name__}: {error})"
+        ) from error
+
+
+def header_length(start: bytes) -> int:
+    """Return the length of a safetensors file's header from its first bytes, 0 for a file of another kind."""
+    length = int.from_bytes(start[:8], "little")
+    return length if start[8:9] == b"{" and length <= HEADER else 0
+
+
+def _without_twins(pairs: list) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set = set()
+        twin = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise FileFormatError(f"its header has two entries of one name, {twin}")
+    return found
+
+
+def _places(header: dict, size: int) -> dict[str, tuple[str, list[int], int, int]]:
+    """Return each array's (dtype, shape, first byte, bytes), after a check that they fill `size` bytes."""
+    places, end = {}, 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        shape, (first, behind) = entry["shape"], entry["data_offsets"]
+        if len(shape) > 32 or not all(type(n) is int and 0 <= n < 2**63 for n in (first, behind, *shape)):
+            raise FileFormatError(f"{name} has a shape or a place that makes no sense")
+        if first != end or behind < first:
+            raise FileFormatError(f"{name} begins at byte {first}, where {end} is expected")
+        kind, end = OF_SAFETENSORS.get(entry["dtype"]), behind
+        if kind and prod(shape) * bits(kind).itemsize != behind - first:
+            raise FileFormatError(f"{name} has {behind - first} bytes, which is not {entry['dtype']} {shape}")
+        places[name] = entry["dtype"], shape, first, behind - first
+    if end != size:
+        raise FileFormatError(f"its arrays have {end:,} bytes, the file has {size:,}")
+    return {name: places[name] for name in header}
+
+
+def _read_array(
+    file: BinaryIO, data: int, dtype: str, shape: list[int], first: int, size: int
+) -> Array | Inert:
+    kind = OF_SAFETENSORS.get(dtype)
+    if kind is None:
+        return Inert(f"an array of {dtype}")
+    file.seek(data + first)
+    flat = np.fromfile(file, bits(kind), size // bits(kind).itemsize)
+    return widen(flat, kind).reshape(shape)
 
 
 def checksum(arrays: dict[str, Array], text: str = "") -> str:

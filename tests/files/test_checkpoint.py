@@ -111,7 +111,7 @@ def test_a_wrong_bit_in_the_configuration_is_noticed(tmp_path, right, wrong):
         ({"depth": 10**9}, "asks for more weights than the file holds"),
         ({"num_classes": 10**9}, "asks for more weights than the file holds"),
         ({"in_channels": 0}, "from 1 on"),
-        ({"num_heads": 0}, "modulo"),
+        ({"num_heads": 0}, "from 1 on"),
         ({"family": "attention_free_spikformer", "mixer": "random", "num_heads": None} | HUGE, "more"),
         ({"decoder_depth": 10**9}, "asks for more weights than the file holds"),
         ({"decoder_dim": 10**9}, "need positions"),

@@ -103,7 +103,7 @@ def test_what_is_missing_left_over_or_misshapen_is_named_and_nothing_is_written(
         ValueError, match="missing block.1.attn.q_linear.weight.*missing block.1.mlp.fc2_bn.running_var"
     ):
         load_official({k: v for k, v in theirs.items() if "block.1" not in k}, model)
-    with pytest.raises(ValueError, match="unexpected head.bias"):
+    with pytest.raises(ValueError, match="head.bias is a str, not a dense array of real numbers"):
         load_official(theirs | {"head.bias": "text"}, model)
     assert all(np.array_equal(before[path], array) for path, array in model.state_dict().items())
 
@@ -155,7 +155,7 @@ def test_an_authors_checkpoint_with_a_payload_beside_its_weights_is_loaded_and_h
 def test_a_pickle_in_an_npz_is_not_opened(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez("evil.npz", w=np.array([PAYLOADS["os.system"]], object))
-    with pytest.raises(FileFormatError, match="evil.npz: damaged"):
+    with pytest.raises(FileFormatError, match=r"evil.npz: .*it holds: w \(a pickled array of objects\)"):
         load_official(tmp_path / "evil.npz", small_once())
     assert os.listdir(tmp_path) == ["evil.npz"]
 

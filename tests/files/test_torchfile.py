@@ -147,7 +147,7 @@ def test_the_payloads_are_real(tmp_path, monkeypatch):
         (b"\x80\x02h\x05.", "damaged"),
         (b"\x80\x02\x85.", "empty stack"),
         (b"\x80\x02i.", "damaged|instruction"),
-        (b"\x80\x02(ios\nsystem\n.", "instruction INST"),
+        (b"\x80\x02Pabc\n.", "instruction PERSID"),
         (b"\x80\x02}}K\x01s.", "sets an item of a dict by a dict"),
         (b"\x80\x02K\x01Q.", "damaged"),
     ],
@@ -171,7 +171,7 @@ def test_a_program_cannot_copy_one_list_again_and_again(name):
 
 
 def test_a_deeply_nested_key_does_not_break_the_stack(tmp_path):
-    """Hashing tuples nested a million deep would overflow C's stack, so such keys are refused unhashed."""
+    """Hashing tuples nested a million deep would overflow C's stack, so a tuple is a key inside an Inert."""
     deep = b")" + b"\x85" * 1_000_000
     for program in (
         b"\x80\x02}" + deep + b"K\x01s.",
@@ -179,8 +179,8 @@ def test_a_deeply_nested_key_does_not_break_the_stack(tmp_path):
     ):
         with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
             archive.writestr("archive/data.pkl", program)
-        with pytest.raises(FileFormatError, match="by a tuple"):
-            read_torch(tmp_path / "x.pth")
+        [(key, value)] = read_torch(tmp_path / "x.pth").items()
+        assert isinstance(key, Inert) and isinstance(key.args[0], tuple) and value == 1
 
 
 def test_a_program_is_as_long_as_tensors_need_and_no_longer(tmp_path):
@@ -202,7 +202,6 @@ def test_a_program_is_as_long_as_tensors_need_and_no_longer(tmp_path):
     [
         (lambda s: Tensor(s, 0, (5,), (1,)), "reaches beyond its 4 values"),
         (lambda s: Tensor(s, 3, (2,), (1,)), "reaches beyond"),
-        (lambda s: Tensor(s, 0, (10**12,), (0,)), "claims more memory than the file has"),
         (lambda s: Tensor(s, 0, (-1,), (1,)), "makes no sense"),
         (lambda s: Tensor(s, 0, (1,), (-1,)), "makes no sense"),
         (lambda s: Tensor(s, 0, (1, 1), (1,)), "makes no sense"),
@@ -211,10 +210,6 @@ def test_a_program_is_as_long_as_tensors_need_and_no_longer(tmp_path):
         (lambda s: Tensor(s, "0", (1,), (1,)), "makes no sense|damaged"),
         (lambda s: Tensor("no storage", 0, (1,), (1,)), "damaged"),
         (lambda s: Tensor(Storage("0", "Float", b"123", 4), 0, (1,), (1,)), "storage 0 has 3 bytes"),
-        (
-            lambda s: Tensor(Storage("0", "Quantised", b"1234", 1), 0, (1,), (1,)),
-            "unknown kind: QuantisedStorage",
-        ),
     ],
 )
 def test_tensors_that_lie_are_refused(tmp_path, make, message):
@@ -225,16 +220,22 @@ def test_tensors_that_lie_are_refused(tmp_path, make, message):
 
 def test_a_storage_longer_than_it_says_is_refused(tmp_path):
     write_torch(tmp_path / "x.pth", Tensor(Storage("0", "Float", bytes(8), 1), 0, (1,), (1,)))
-    with pytest.raises(FileFormatError, match="storage 0 has 8 bytes, expected 1 of FloatStorage"):
+    with pytest.raises(FileFormatError, match="storage 0 has 8 bytes, expected 4"):
         read_torch(tmp_path / "x.pth")
 
 
-def test_a_tensors_memory_is_counted_in_bytes(tmp_path):
+@pytest.mark.parametrize(
+    "dtype, n, size", [("Double", 1, (500,)), ("Float", 2, (10**12,)), ("Bool", 8, (2**62, 2))]
+)
+def test_a_tensor_larger_than_its_file_stays_inert(tmp_path, dtype, n, size):
+    """PyTorch writes expand() as strides of 0, so such a tensor is no lie. Its memory is counted in bytes."""
     path = tmp_path / "x.pth"
-    write_torch(path, Tensor(Storage("0", "Double", bytes(8), 1), 0, (500,), (0,)))
+    repeated = Tensor(Storage("1", dtype, bytes(8), n), 0, size, (0,) * len(size))
+    write_torch(path, {"w": tensor(np.ones(2)), "mask": repeated})
     assert 500 < path.stat().st_size < 4000
-    with pytest.raises(FileFormatError, match="claims more memory than the file has"):
-        read_torch(path)
+    tree = read_torch(path)
+    assert tree["w"].tolist() == [1, 1]
+    assert isinstance(tree["mask"], Inert) and "claims more memory than the file has" in tree["mask"].name
 
 
 # ---------------------------------------------------------------- zip files
@@ -250,7 +251,7 @@ def test_zip_files_that_torch_does_not_write_are_refused(tmp_path):
         read_torch(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(FileFormatError, match="0 entries named data.pkl"):
+    with pytest.raises(FileFormatError, match=r"a zip archive of other files \(readme.txt\): unpack it"):
         read_torch(path)
 
 
@@ -265,13 +266,8 @@ def test_entries_that_claim_more_than_the_file_has_are_refused(tmp_path):
         read_torch(path)
 
 
-def test_legacy_and_foreign_files_are_refused_clearly(tmp_path):
+def test_foreign_files_are_refused_clearly(tmp_path):
     path = tmp_path / "old.pth"
-    path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, 2) + b"...")
-    with pytest.raises(
-        FileFormatError, match=r"old.pth: a legacy PyTorch file .* torch.save\(torch.load\(file\)"
-    ):
-        read_torch(path)
     path.write_bytes(b"GIF89a")
     with pytest.raises(FileFormatError, match="not a PyTorch file"):
         load_official(path, small())

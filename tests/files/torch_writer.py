@@ -50,15 +50,16 @@ def tensor(array, key="0"):
     return Tensor(storage, 0, array.shape, strides)
 
 
-def write_torch(path, tree, *, compress=zipfile.ZIP_STORED, extra=(), byteorder=b"little"):
-    """Write a tree of dicts, lists, numbers, text and Tensors as torch.save does (protocol 2)."""
+def pickled(tree, *, legacy=False, protocol=2):
+    """Return a tree of dicts, lists, numbers, text and Tensors as torch.save pickles it, and its Storages."""
     out, storages = io.BytesIO(), {}
 
     class Pickler(pickle._Pickler):
         def persistent_id(self, value):
             if isinstance(value, Storage):
-                storages[value.key] = value.data
-                return ("storage", Name("torch", f"{value.kind}Storage"), value.key, "cpu", value.length)
+                storages[value.key] = value
+                name = Name("torch", f"{value.kind}Storage")
+                return ("storage", name, value.key, "cpu", value.length, *([None] if legacy else []))
 
         def save(self, value, save_persistent_id=True):
             if isinstance(value, Name):
@@ -74,15 +75,38 @@ def write_torch(path, tree, *, compress=zipfile.ZIP_STORED, extra=(), byteorder=
             else:
                 super().save(value, save_persistent_id)
 
-    Pickler(out, protocol=2).dump(tree)
+    Pickler(out, protocol=protocol).dump(tree)
+    return out.getvalue(), storages
+
+
+def write_torch(path, tree, *, compress=zipfile.ZIP_STORED, extra=(), byteorder=b"little"):
+    """Write a tree as torch.save does since version 1.6 (protocol 2)."""
+    program, storages = pickled(tree)
     with zipfile.ZipFile(path, "w", compress) as archive:
-        archive.writestr("archive/data.pkl", out.getvalue())
+        archive.writestr("archive/data.pkl", program)
         archive.writestr("archive/byteorder", byteorder)
-        for key, data in storages.items():
-            archive.writestr(f"archive/data/{key}", data)
+        for key, storage in storages.items():
+            archive.writestr(f"archive/data/{key}", storage.data)
         archive.writestr("archive/version", b"3")
         for name, data in extra:
             archive.writestr(name, data)
+
+
+def write_legacy(path, tree, *, protocol=2, keys=None, lengths=None, version=1001):
+    """Write a tree as torch.save did before. keys, lengths: of the storages, where they shall be wrong."""
+    program, storages = pickled(tree, legacy=True, protocol=protocol)
+    system = {
+        "protocol_version": 1001,
+        "little_endian": True,
+        "type_sizes": {"short": 2, "int": 4, "long": 4},
+    }
+    head = [pickle.dumps(value, protocol) for value in (0x1950A86A20F9469CFC6C, version, system)]
+    keys = sorted(storages) if keys is None else keys
+    tail = [pickle.dumps(keys, protocol)]
+    for key in keys:
+        length = (lengths or {}).get(key, storages[key].length if key in storages else 0)
+        tail += [length.to_bytes(8, "little"), storages[key].data if key in storages else b""]
+    path.write_bytes(b"".join([*head, program, *tail]))
 
 
 # ---------------------------------------------------------------- hostile files

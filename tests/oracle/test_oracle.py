@@ -375,7 +375,9 @@ def test_spikes_layer_by_layer_in_float32(rng, variant, monkeypatch):
     flipped = compared = 0
     for module, name, given, expected in calls:
         brick, membranes = ours_by_place[places[id(module)], name], []
-        with trace(lambda f, *_, m=membranes: m.append(membrane(f)) if isinstance(f, NormaliseAndFire_fast) else None):
+        with trace(
+            lambda f, *_, m=membranes: m.append(membrane(f)) if isinstance(f, NormaliseAndFire_fast) else None
+        ):
             spikes = brick(np.ascontiguousarray(np.moveaxis(given.detach().numpy(), 2, -1))).data
         differs = spikes != np.moveaxis(expected.detach().numpy(), 2, -1)
         h = membranes[0].reshape(spikes.shape)
@@ -436,9 +438,3 @@ def test_a_whole_state_dict_and_module_metadata(rng, tmp_path):
     close(model.eval()(x).data, reference.eval()(xt), 1e-4)
     assert all(name.startswith("module.") for name in report.matched)
     assert sum("norm" in name for name in report.ignored) == 2 * 4
-
-
-def test_legacy_files_are_refused(tmp_path):
-    torch.save({"a": torch.ones(2)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match="a legacy PyTorch file"):
-        read_torch(tmp_path / "old.pth")

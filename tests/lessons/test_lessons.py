@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-LESSONS = Path(__file__).parent.parent / "lessons"
+LESSONS = Path(__file__).parent.parent.parent / "lessons"
 NAMES = [path.stem for path in sorted(LESSONS.glob("[0-9][0-9]_*.py"))]
 TRAINING = {"04_spikformer", "08_masked", "10_dwc", "13_energy"}
 
@@ -18,7 +18,8 @@ def test_a_lesson_runs_and_draws(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     start = time.perf_counter()
     runpy.run_module(f"lessons.{name}", run_name="__main__")
-    assert time.perf_counter() - start < (300 if name in TRAINING else 60)  # a hang, not a benchmark
+    limit = 900 if name in TRAINING else 180  # seconds: finds a hang, even on a busy machine
+    assert time.perf_counter() - start < limit
     printed = capsys.readouterr().out.splitlines()
     assert 3 <= len(printed) <= 26 and max(map(len, printed)) <= 110
     assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 20_000
