@@ -406,7 +406,7 @@ def find_model(name: str) -> SpikingTransformer:
             raise FileNotFoundError(f"the run {name} has no checkpoint yet")
         model = saved.model
     else:
-        model = load(name) if name.endswith(".safetensors") else create_model(name)
+        model = load(name) if Path(name).is_file() or name.endswith(".safetensors") else create_model(name)
     if not isinstance(model, SpikingTransformer):
         raise ValueError(f"{name} holds a {type(model).__name__}; a classifier is needed")
     return model

@@ -39,6 +39,8 @@ def begin_run(out: str, folder: str, given: dict, progress: bool) -> tuple[Run, 
     given: fields of the recipe that the user has set.
     """
     root = Path(folder).expanduser().resolve()
+    if not root.is_dir():
+        raise ValueError(f"no data set and no folder {folder!r}; there are {', '.join(NAMES)}")
     options = {key: given[key] for key in ("val_split", "seed") if key in given}
     options |= {"size": given.get("img_size", 0), "skip_unreadable": bool(given.get("skip_unreadable"))}
     pictures = look_at(root, **options, progress=progress)

@@ -83,7 +83,9 @@ def test_fan_out_is_where_a_value_goes(rng, op, shapes, constants, n):
 
 
 def test_every_contraction_is_probed():
-    assert {case[0] for case in CASES} == {f for f in functions() if f.__name__ == f.name and f.name not in NO_PRODUCTS}
+    assert {case[0] for case in CASES} == {
+        f for f in functions() if f.__name__ == f.name and f.name not in NO_PRODUCTS
+    }
 
 
 # ---------------------------------------------------------------- the papers' figures
@@ -403,7 +405,10 @@ def test_info_prints_a_table_json_and_a_figure(tmp_path, capsys):
     assert main(["info", "spikformer_1_64_digits", "--figure", str(tmp_path / "a.png")]) == 0
     printed, warned = capsys.readouterr()
     assert "blocks.0.mixer.q.map" in printed and "one random input, untrained weights" in printed
-    assert "96,258 parameters; dense, 1.8 M MACs a step" in printed and "no claim" in warned
+    assert (
+        "96,258 parameters; dense, 1.8 M MACs a step" in printed
+        and "say nothing about a trained model" in warned
+    )
     assert (tmp_path / "a.png").stat().st_size > 10_000
     frames = random_input(create_model("spikformer_2_256_gesture"))
     assert frames.shape == (16, 1, 128, 128, 2) and kind_of(frames) == "integer"  # event counts

@@ -458,7 +458,9 @@ def test_momentum_moves_the_running_statistics(rng):
 
 
 def test_batch_norm_refuses_what_it_cannot_normalise(rng):
-    with pytest.raises(ValueError, match=r"batch_norm expects for x \[4, 2\] four arrays of \[2\], got \[\[3\], "):
+    with pytest.raises(
+        ValueError, match=r"batch_norm expects for x \[4, 2\] four arrays of \[2\], got \[\[3\], "
+    ):
         ops.batch_norm(np.ones((4, 2)), *4 * [np.ones(3)], training=True)
     for place in range(4):
         arrays = [np.ones(2) if i != place else np.ones((4, 1)) for i in range(4)]
@@ -551,9 +553,8 @@ def functions(base=Function):
 
 NO_PRODUCTS = {
     "Add", "Sub", "Mul", "Div", "Neg", "Power", "Exp", "Log", "Tanh", "Reshape", "Transpose", "BroadcastTo",
-    "GetItem", "Take",
-    "Put", "Stack", "Sum", "AvgPool2d", "MaxPool2d", "Normalise", "SoftmaxCrossEntropy", "Spike", "IntegrateAndFire",
-    "NormaliseAndFire",
+    "GetItem", "Take", "Put", "Stack", "Sum", "AvgPool2d", "MaxPool2d", "Normalise", "SoftmaxCrossEntropy",
+    "Spike", "IntegrateAndFire", "NormaliseAndFire",
 }  # fmt: skip
 
 
@@ -572,7 +573,9 @@ def test_costs_count_the_multiplications_of_the_loops():
     assert MatMul.cost((2, 1, 3, 4), (5, 4, 6)) == 2 * 5 * 3 * 4 * 6
     assert MatMulAdd.cost((2, 3, 4), (4, 6), (6,)) == 2 * 3 * 4 * 6
     assert conv.Convolve2d.cost((2, 8, 8, 3), (3, 3, 3, 5), stride=2, padding=1) == 2 * 4 * 4 * 3 * 3 * 3 * 5
-    assert conv.ConvolveDepthwise2d.cost((2, 8, 8, 3), (3, 3, 3), stride=1, padding=0) == 2 * 6 * 6 * 3 * 3 * 3
+    assert (
+        conv.ConvolveDepthwise2d.cost((2, 8, 8, 3), (3, 3, 3), stride=1, padding=0) == 2 * 6 * 6 * 3 * 3 * 3
+    )
 
 
 def test_a_function_can_be_called_alone(rng):

@@ -144,7 +144,7 @@ def test_a_run_cut_off_in_its_first_epoch_at_T_is_evaluated_there(tmp_path, few,
 def test_a_new_root_is_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     data, roots = loaders(small()), []
-    monkeypatch.setattr(command, "data_of", lambda recipe: roots.append(recipe.root) or (*data, 10))
+    monkeypatch.setattr(command, "data_of", lambda recipe, own: roots.append(recipe.root) or (*data, 10))
     assert main(["train", *COMMAND, "--root", "here", "--out", "run"]) == 0
     assert main(["train", "--resume", "run", "--root", "there"]) == 0
     assert main(["evaluate", "run"]) == 0 and "the same, to the last bit" in capsys.readouterr().out
@@ -155,7 +155,7 @@ def test_a_relative_root_is_kept_as_an_absolute_one(tmp_path, monkeypatch):
     """A run may be resumed from a different working directory."""
     monkeypatch.chdir(tmp_path)
     data = loaders(small())
-    monkeypatch.setattr(command, "data_of", lambda recipe: (*data, 10))
+    monkeypatch.setattr(command, "data_of", lambda recipe, own: (*data, 10))
     assert main(["train", *COMMAND, "--root", "here", "--out", "run"]) == 0
     assert Run.open("run").recipe.root == str(tmp_path / "here")
 
@@ -171,7 +171,7 @@ def test_a_relative_init_is_kept_as_an_absolute_one_and_the_models_T_is_noted(tm
 
 
 def test_pretraining_tells_where_its_data_are(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command, "data_of", lambda recipe: (*loaders(small("masked")), 10))
+    monkeypatch.setattr(command, "data_of", lambda recipe, own: (*loaders(small("masked")), 10))
     options = ["--recipe", "digits", "--epochs", "1", "--root", str(tmp_path / "my data")]
     assert main(["pretrain", *options, "--out", str(tmp_path / "run")]) == 0
     assert f"train --data digits --root '{tmp_path / 'my data'}' --model" in capsys.readouterr().out
@@ -187,7 +187,7 @@ def test_the_help_names_every_field(capsys):
 
 
 def test_an_import_is_saved_before_it_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "load_official", lambda file, model: Unprintable())
+    monkeypatch.setattr(command, "load_official", lambda file, model, **_: Unprintable())
     with pytest.raises(Crash):
         main(["import", "x", "--model", "spikformer_1_64_digits", "--out", str(tmp_path / "x.safetensors")])
     assert load(tmp_path / "x.safetensors").num_params() > 0
@@ -254,7 +254,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(tmp_path, 
             "keeps its recipe: leave out epochs, lr",
         ),
         (["--out", "x", "--data", "digits", "--epochs", "0"], "epochs must lie in 1 … inf, got 0"),
-        (["--out", "x", "--data", "letters"], "no recipe 'letters'; there are digits"),
+        (["--out", "x", "--data", "letters"], "no data set and no folder 'letters'; there are digits"),
         (
             ["--out", "x", "--recipe", "digits", "--data", "letters"],
             "no data set 'letters'; there are digits",
