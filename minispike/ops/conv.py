@@ -16,7 +16,7 @@ from ..autograd import Function, Tensor, where
 from ..backend import Array
 from ..parallel import as_bytes, parallel
 from .matmul import check_bias, column_sums, column_sums_fast
-from .windows import check_window, out_size, reach, taps, windows, windows_back
+from .windows import check_window, out_sizes, reach, taps, windows, windows_back
 
 # ---------------------------------------------------------------- convolution
 
@@ -28,7 +28,7 @@ class Convolve2d(Function):
         self.x, self.w, self.has_bias = x, w, b is not None
         kh, kw, _, n_out = w.shape
         self.taps = taps(*x.shape[-3:-1], kh, kw, stride, padding)
-        size = [out_size(side, k, stride, padding) for side, k in zip(x.shape[-3:-1], (kh, kw), strict=True)]
+        size = out_sizes(x.shape, (kh, kw), stride, padding)
         y = self.xp.zeros((*x.shape[:-3], *size, n_out), x.dtype)  # [..., H', W', out]
         for i, j, out, at in self.taps:
             y[out] += x[at] @ w[i, j]
@@ -45,8 +45,7 @@ class Convolve2d(Function):
     @staticmethod
     def cost(x: tuple, w: tuple, b: tuple = (), *, stride: int, padding: int) -> int:
         """Return the multiply-accumulates: output positions · k·k·C · out."""
-        size = [out_size(side, k, stride, padding) for side, k in zip(x[-3:-1], w, strict=False)]
-        return prod(x[:-3]) * prod(size) * prod(w)
+        return prod(x[:-3]) * prod(out_sizes(x, w[:2], stride, padding)) * prod(w)
 
     @staticmethod
     def fan_out(x, w, b=None, *, stride, padding) -> tuple[Array]:
@@ -140,7 +139,7 @@ class ConvolveDepthwise2d(Function):
         self.x, self.w, self.has_bias = x, w, b is not None
         kh, kw, c = w.shape
         self.taps = taps(*x.shape[-3:-1], kh, kw, stride, padding)
-        size = [out_size(side, k, stride, padding) for side, k in zip(x.shape[-3:-1], (kh, kw), strict=True)]
+        size = out_sizes(x.shape, (kh, kw), stride, padding)
         y = self.xp.zeros((*x.shape[:-3], *size, c), x.dtype)  # [..., H', W', C]
         for i, j, out, at in self.taps:
             y[out] += x[at] * w[i, j]
@@ -156,8 +155,7 @@ class ConvolveDepthwise2d(Function):
     @staticmethod
     def cost(x: tuple, w: tuple, b: tuple = (), *, stride: int, padding: int) -> int:
         """Return the multiply-accumulates: output positions · k·k · C."""
-        size = [out_size(side, k, stride, padding) for side, k in zip(x[-3:-1], w, strict=False)]
-        return prod(x[:-3]) * prod(size) * prod(w)
+        return prod(x[:-3]) * prod(out_sizes(x, w[:2], stride, padding)) * prod(w)
 
     @staticmethod
     def fan_out(x, w, b=None, *, stride, padding) -> tuple[Array]:
@@ -172,7 +170,7 @@ class ConvolveDepthwise2d_fast(ConvolveDepthwise2d):
         self.x, self.w, self.has_bias = x, w, b is not None
         kh, kw, c = w.shape
         self.taps = taps(*x.shape[-3:-1], kh, kw, stride, padding)
-        size = [out_size(side, k, stride, padding) for side, k in zip(x.shape[-3:-1], (kh, kw), strict=True)]
+        size = out_sizes(x.shape, (kh, kw), stride, padding)
         images = x.reshape(-1, *x.shape[-3:])
         y = self.xp.zeros((len(images), *size, c), x.dtype)
 

@@ -6,7 +6,7 @@ from math import prod
 
 from ..autograd import Function, Tensor, where
 from ..parallel import parallel
-from .windows import check_window, out_size, taps
+from .windows import check_window, out_sizes, taps
 
 
 class AvgPool2d(Function):
@@ -15,7 +15,7 @@ class AvgPool2d(Function):
     def forward(self, x, *, k, stride, padding):
         self.k, self.shape = k, x.shape
         self.taps = taps(*x.shape[-3:-1], k, k, stride, padding)
-        size = [out_size(side, k, stride, padding) for side in x.shape[-3:-1]]
+        size = out_sizes(x.shape, (k, k), stride, padding)
         y = self.xp.zeros((*x.shape[:-3], *size, x.shape[-1]), x.dtype)  # [..., H', W', C]
         for _, _, out, at in self.taps:
             y[out] += x[at]
@@ -38,7 +38,7 @@ class MaxPool2d(Function):
     def forward(self, x, *, k, stride, padding):
         self.k, self.shape = k, x.shape
         self.taps = taps(*x.shape[-3:-1], k, k, stride, padding)
-        size = [out_size(side, k, stride, padding) for side in x.shape[-3:-1]]
+        size = out_sizes(x.shape, (k, k), stride, padding)
         y = self.xp.full((*x.shape[:-3], *size, x.shape[-1]), -float("inf"), x.dtype)  # [..., H', W', C]
         self.winner = self.xp.zeros(y.shape, "uint8")
         for i, j, out, at in self.taps:
@@ -59,7 +59,7 @@ class MaxPool2d_fast(MaxPool2d):
     def forward(self, x, *, k, stride, padding):
         self.k, self.shape = k, x.shape
         self.taps = taps(*x.shape[-3:-1], k, k, stride, padding)
-        size = [out_size(side, k, stride, padding) for side in x.shape[-3:-1]]
+        size = out_sizes(x.shape, (k, k), stride, padding)
         images = x.reshape(-1, *x.shape[-3:])
         y = self.xp.full((len(images), *size, x.shape[-1]), -float("inf"), x.dtype)
         self.winner = self.xp.zeros(y.shape, "uint8") if self.needs[0] else None

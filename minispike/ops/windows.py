@@ -24,6 +24,12 @@ def out_size(size: int, k: int, stride: int, padding: int) -> int:
     return (size + 2 * padding - k) // stride + 1
 
 
+def out_sizes(shape: tuple, kernel: tuple[int, int], stride: int, padding: int) -> list[int]:
+    """Return the number of window positions along rows and columns of images [..., H, W, C]: [H', W']."""
+    sides = zip(shape[-3:-1], kernel, strict=True)
+    return [out_size(side, k, stride, padding) for side, k in sides]
+
+
 def taps(h: int, w: int, kh: int, kw: int, stride: int, padding: int) -> list[tuple]:
     """Return (i, j, out, at) for each offset of the window, a *tap*: y[out] meets x[at], borders cut off.
 
@@ -116,10 +122,9 @@ class Windows:
 
 def windows(shape: tuple, kernel: tuple[int, int], stride: int, padding: int) -> Windows:
     """Return a convolution's windows over images [..., H, W, C]."""
-    sides = list(zip(shape[-3:-1], kernel, strict=True))
-    size = tuple(out_size(side, k, stride, padding) for side, k in sides)
-    frame = tuple(side + 2 * padding for side, _ in sides)
-    return Windows(kernel, stride, size, frame, tuple(slice(padding, padding + side) for side, _ in sides))
+    size, sides = tuple(out_sizes(shape, kernel, stride, padding)), shape[-3:-1]
+    frame = tuple(side + 2 * padding for side in sides)
+    return Windows(kernel, stride, size, frame, tuple(slice(padding, padding + side) for side in sides))
 
 
 def windows_back(shape: tuple, forward: Windows, padding: int) -> Windows:
