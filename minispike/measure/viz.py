@@ -76,11 +76,18 @@ def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (9, 4), 
 
 
 def save(fig, name: str) -> Path:
-    """Write figures/<name>.png under the current directory, print and return its path."""
+    """Write figures/<name>.png under the current directory, print and return its path.
+
+    Where nothing can be written, as in a read-only folder, print why instead.
+    """
     path = Path("figures") / f"{name}.png"
-    path.parent.mkdir(exist_ok=True)
-    fig.savefig(path)
-    print(f"figure: {path}")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        fig.savefig(path)
+    except OSError as error:
+        print(f"figure not written: {error}")
+    else:
+        print(f"figure: {path}")
     return path
 
 

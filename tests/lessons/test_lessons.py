@@ -49,7 +49,8 @@ def test_a_lesson_has_the_form_of_lessons(name):
     assert not own  # the library's are imported
 
 
-def test_the_list_of_lessons(capsys):
+def test_the_list_of_lessons(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["lessons"])
     runpy.run_module("lessons", run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[2] for line in lines] == [f"lessons.{name}" for name in NAMES]
