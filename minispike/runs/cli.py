@@ -116,17 +116,11 @@ def run_training(args) -> None:
         run.recipe = replace(run.recipe, root=absolute(run.recipe)["root"])
         with run.locked():
             run.write_recipe()
-    recipe, here = run.recipe, quote(str(run.folder))
-    print(f"{recipe.model}: {model.num_params():,} parameters, T = {recipe.T}, {recipe.threads} threads")
-    steps = f"{len(batches):,} steps of {recipe.batch_size} samples per epoch"
-    single = f", the first {recipe.single_step_epochs} at T = 1" if recipe.single_step_epochs else ""
-    print(f"{with_split(recipe)}: {steps}; epochs: {recipe.epochs}{single}")
     if own:
         run.data = pictures.for_predictions(own)
-        print(pictures.summary(own))
-    if saved:
-        at = saved.training["progress"]
-        print(f"{run.folder} has done {at['epoch']} epochs and {at['step']} steps")
+    recipe, here = run.recipe, quote(str(run.folder))
+    print(f"{recipe.model}: {model.num_params():,} parameters, T = {recipe.T}, {recipe.threads} threads")
+    print(what_is_ahead(run, len(batches), saved, own))
     try:
         shown = {"sample": sample, "progress": sys.stderr.isatty()}
         train(run, model, Prefetch(batches), Prefetch(test), saved=saved, **shown)
@@ -146,6 +140,19 @@ def run_training(args) -> None:
     else:
         then = f"evaluate {here}"
     print(f"next: python -m minispike {then}")
+
+
+def what_is_ahead(run: Run, steps: int, saved: Saved | None, own: Pictures | None) -> str:
+    """Return in a few lines the data, the steps and epochs, and what a resumed run has done already."""
+    recipe = run.recipe
+    each = f"{steps:,} steps of {recipe.batch_size} samples per epoch"
+    single = f", the first {recipe.single_step_epochs} at T = 1" if recipe.single_step_epochs else ""
+    lines = [f"{with_split(recipe)}: {each}; epochs: {recipe.epochs}{single}"]
+    lines += [pictures.summary(own)] if own else []
+    if saved:
+        at = saved.training["progress"]
+        lines.append(f"{run.folder} has done {at['epoch']} epochs and {at['step']} steps")
+    return "\n".join(lines)
 
 
 def fitted(recipe: Recipe, batches) -> Recipe:
