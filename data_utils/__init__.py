@@ -2,8 +2,8 @@
 
 Read the files in this order:
 
-    errors.py      the one error by which a reader refuses a damaged file
-    download.py    files fetched into the cache and checked, or found in a folder
+    errors.py      the one error by which a reader refuses a file, and what the file is instead
+    download.py    files that are downloaded into the cache and checked, or found in a folder
     listing.py     the files and folders of a data set, without those that systems leave behind
     loader.py      batches of samples, made one at a time, or ahead of need in a thread
     images/        data sets of images, and changes to training images

@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from .errors import kind_of
+
+SEVERAL = 5  # how many names of files an error message lists
+
 
 class DownloadError(OSError):
     """A file could not be downloaded; the message says why, and where to put the file by hand."""
@@ -61,17 +65,41 @@ def cache_folder() -> Path:
     return Path(pooch.os_cache("minispike"))
 
 
-def require(root: str | Path, files: list[tuple[str, ...]], call: str) -> list[Path]:
-    """Return the path of each file in the folder root; a file is given as a tuple of the names it may have.
+def require(places: list[Path], files: list[tuple[str, ...]], call: str) -> list[list[Path]]:
+    """Return the paths of each file in the first of these folders that has all the files.
 
-    If root has files of several of these names, the first name in the tuple is taken.
+    files: for each file, the names that it may have; a file may be there under several of its names.
     call: the name of the function that reads the files, for the error message.
-    Raises FileNotFoundError, which lists all files that are needed and all that are missing.
+    Raises FileNotFoundError, which says what the first folder lacks and what it holds. The message calls each
+    file by its first name.
     """
-    root = Path(root)
-    found = [next((root / name for name in names if (root / name).is_file()), None) for names in files]
-    if None not in found:
-        return found
-    wanted = [" or ".join(names) for names in files]
-    missing = [names for names, path in zip(wanted, found, strict=True) if path is None]
-    raise FileNotFoundError(f"{call} needs in {root}: {', '.join(wanted)}; missing: {', '.join(missing)}")
+    for place in places:
+        found = [[place / name for name in names if (place / name).is_file()] for names in files]
+        if all(found):
+            return found
+    root = places[0]
+    if not root.is_dir():
+        raise FileNotFoundError(f"{call} needs in {root}: {_first(files)}; but {_no_folder(root)}")
+    missing = [names for names in files if not any((root / name).is_file() for name in names)]
+    raise FileNotFoundError(
+        f"{call} needs in {root}: {_first(files)}; missing: {_first(missing)}. {contents(root)}"
+    )
+
+
+def contents(folder: Path) -> str:
+    """Return a sentence about what a folder holds, for an error message."""
+    names = sorted(path.name for path in folder.iterdir())
+    more = f" and {len(names) - SEVERAL} more" if len(names) > SEVERAL else ""
+    return f"The folder holds: {', '.join(names[:SEVERAL]) or 'nothing'}{more}"
+
+
+def _first(files: list[tuple[str, ...]]) -> str:
+    return ", ".join(names[0] for names in files)
+
+
+def _no_folder(path: Path) -> str:
+    if not path.exists():
+        return "there is no such folder"
+    with path.open("rb") as file:
+        kind = kind_of(file.read(512)) or "a file"
+    return f"this is {kind}: name a folder, and unpack an archive first"

@@ -1,7 +1,8 @@
-"""How a reader refuses a file."""
+"""How a reader refuses a file, and how it says what the file is instead."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 
@@ -16,3 +17,36 @@ class DataFileError(ValueError):
     def __init__(self, path: str | Path, offset: int | None, found: str, expected: str):
         place = f"{path}" if offset is None else f"{path}, byte {offset:,}"
         super().__init__(f"{place}: {found}; expected {expected}")
+
+
+KINDS = {  # how a file begins, as a regular expression: what the file is
+    rb"\Z": "an empty file",
+    rb"\x1f\x8b": "gzip data",
+    rb".{257}ustar": "a tar archive",
+    rb"PK\x03\x04": "a zip archive",
+    rb"BZh": "bzip2 data",
+    rb"\xfd7zXZ\0": "xz data",
+    rb"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
+    rb"Rar!": "a RAR archive",
+    rb"\x80[\x02-\x05]": "a pickle",
+    rb"\x93NUMPY": "a NumPy array",
+    rb"\xff\xd8\xff": "a JPEG picture",
+    rb"\x89PNG": "a PNG picture",
+    rb"GIF8": "a GIF picture",
+    rb"BM": "a BMP picture",
+    rb"II\*\0|MM\0\*": "a TIFF picture",
+    rb"RIFF.{4}WEBP": "a WebP picture",
+    rb".{4}ftyp(heic|heix|mif1|msf1)": "a HEIC picture",
+    rb".{4}ftypavi[fs]": "an AVIF picture",
+    rb"\s*<(!doctype html|html)": "a web page",
+    rb"version https://git-lfs": "a pointer of Git LFS, without the data",
+}
+
+
+def kind_of(head: bytes) -> str | None:
+    """Return what a file is, such as "a zip archive", judged by its first 512 bytes; None if it is unknown.
+
+    Two or three bytes may agree by chance, so use the answer only in an error message.
+    """
+    found = (kind for begin, kind in KINDS.items() if re.match(begin, head, re.DOTALL | re.IGNORECASE))
+    return next(found, None)

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-LEFT_BEHIND = {  # in lower case; every name that starts with a dot counts too
+LEFT_BEHIND = {  # in lower case
     "__macosx",  # macOS, in archives
     "thumbs.db",  # Windows
     "ehthumbs.db",
     "desktop.ini",
     "$recycle.bin",
     "system volume information",
-    "@eadir",  # Synology
-    "#recycle",
-    "@recycle",  # QNAP
     "lost+found",  # Linux
+    "__pycache__",  # Python
 }
 
 
 def is_left_behind(name: str) -> bool:
-    """Return whether a file or folder of this name is not data: for example .DS_Store, ._x.png, Thumbs.db."""
-    return name.startswith(".") or name.lower() in LEFT_BEHIND
+    """Return whether a file or folder of this name is not data. Every reader of folders follows this rule.
+
+    Not data are the names in LEFT_BEHIND, in upper or lower case, and every name that begins with
+
+        .    hidden files: .DS_Store and ._x.png of macOS, .ipynb_checkpoints of Jupyter
+        @ #  what network storage keeps: @eaDir, @tmp, #recycle and #snapshot of Synology, @Recycle of QNAP
+
+    So a class needs a name that begins with another character.
+    """
+    return name.startswith((".", "@", "#")) or name.lower() in LEFT_BEHIND
 
 
 def folders(root: Path) -> list[Path]:
@@ -33,6 +39,8 @@ def files(root: Path, suffixes: set[str]) -> list[Path]:
 
     suffixes: in lower case, for example {".png"}. The suffix of a file may be in upper case.
     A folder is not a file, even if its name ends in .png. Folders that were left behind are not searched.
+    Two files whose names differ only in their suffix or in upper and lower case, such as cat.jpg and cat.JPG,
+    are two files.
     """
     found = []
     for path in _entries(root):

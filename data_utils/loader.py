@@ -17,6 +17,8 @@ import numpy as np
 class Loader:
     """Make batches (images, targets) of `size` samples; the last batch of an epoch may be smaller.
 
+    If there are fewer than `size` samples, `size` becomes their number: a batch holds all samples.
+
     source: source[indices] returns the images of these samples. It is an array, an `ImageFolder`, which
         decodes files, or `Frames` (events/dvs.py), which reads files.
     labels: int [n].
@@ -44,7 +46,7 @@ class Loader:
             raise ValueError(f"Loader got {len(source)} images, {len(labels)} labels and batches of {size}")
         self.source = source
         self.labels = labels
-        self.size = size
+        self.size = min(size, len(labels))
         self.seed = seed
         self.prepare = prepare
         self.augment = augment

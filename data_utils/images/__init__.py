@@ -6,8 +6,8 @@ Read the files in this order:
     augment.py     standardising, and changes by random numbers: flip, crop, shift, erase, mixup
     idx.py         IDX, the file format of MNIST
     mnist.py       MNIST and Fashion-MNIST
-    cifar.py       CIFAR-10 and CIFAR-100
     folders.py     folders of JPEG and PNG files: ImageNet, Tiny-ImageNet
+    cifar.py       CIFAR-10 and CIFAR-100
     policy.py      rotations, shears and the like, as in Spikformer's recipe for CIFAR
     pipeline.py    all changes to a batch of training images, in their order
     own.py         a folder of one's own pictures, one folder per class

@@ -65,10 +65,9 @@ def normalise(images: np.ndarray, mean, deviation) -> np.ndarray:
     if images.dtype != np.uint8:
         raise TypeError(f"normalise expects uint8 images, got {images.dtype}")
     result = images.astype("float32")
+    # In place, because the images may fill the memory.
     for step, value in ((np.divide, 255), (np.subtract, mean), (np.divide, deviation)):
-        step(
-            result, np.asarray(value, "float32"), out=result
-        )  # in place, because the images may fill the memory
+        step(result, np.asarray(value, "float32"), out=result)
     return result
 
 

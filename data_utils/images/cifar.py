@@ -10,13 +10,15 @@ from __future__ import annotations
 import gzip
 import tarfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 
-from ..download import fetch
-from ..errors import DataFileError
+from ..download import contents, fetch
+from ..errors import DataFileError, kind_of
 from .augment import normalise
+from .folders import SUFFIXES
 
 URL = "https://www.cs.toronto.edu/~kriz/"
 PIXELS = 3 * 32 * 32  # bytes of pixels in a record
@@ -75,12 +77,14 @@ Split = tuple[np.ndarray, np.ndarray]  # images, labels
 def load_cifar10(root: str | Path | None = None) -> tuple[Split, Split]:
     """Return (training images, labels), (test images, labels): uint8 [n, 32, 32, 3], int64 [n].
 
-    root: the folder of the binary version; or the folder that holds that folder or its .tar.gz archive; or
-        the archive itself. An archive is read without extracting it to disk. Without root, the archive comes
-        from the cache, else from a download of 170 MB.
+    root: the folder of the binary version; or the folder that holds that folder or its archive; or the
+        archive itself, .tar.gz or .tar. If there are several of these, the first in this order that has all
+        files is read. An archive is read without extracting it to disk. "~" is the home folder. Without root,
+        the archive comes from the cache, else from a download of 170 MB.
     The images stay bytes, because the training policy works on bytes and floats are four times as large.
     `prepare_cifar` standardises them.
-    Raises DataFileError for a file of wrong size, a wrong label, and for the Python version. Raises
+    Raises DataFileError for a file of wrong size or with a wrong label, for an archive that holds a file
+    twice, and for what is not this version: the Python version, CIFAR-100, a folder of pictures. Raises
     FileNotFoundError or DownloadError if there are no files.
     """
     return _load(CIFAR10, root)
@@ -131,7 +135,7 @@ def _load(layout: Layout, root: str | Path | None) -> tuple[Split, Split]:
     if root is None:
         call = f"load_{layout.name.replace('-', '').lower()}"
         root = fetch(layout.folder, URL, {layout.archive: layout.md5}, call)
-    place = _find(layout, Path(root))
+    place = _find(layout, Path(root).expanduser())
     read = _read_folder if place.is_dir() else _read_archive
     files = {name: read_records(data, place / name, layout.labels) for name, data in read(layout, place)}
     images = np.concatenate([files[name][0] for name in layout.train])
@@ -143,25 +147,64 @@ def _find(layout: Layout, root: Path) -> Path:
     """Return the folder that holds the files, or the archive's path."""
     if root.is_file():
         return root
-    for folder in (root, root / layout.folder):
-        if (folder / layout.test).is_file():
+    folders = (root, root / layout.folder)
+    archives = (root / layout.archive, root / layout.archive.removesuffix(".gz"))
+    for place in (*folders, *archives):
+        if place.is_file() or _has(place, layout, all):
+            return place
+    for folder in folders:  # reading this folder will name the file that is missing
+        if _has(folder, layout, any):
             return folder
-    if (root / layout.archive).is_file():
-        return root / layout.archive
+    raise _no_such_files(layout, root)
+
+
+def _has(folder: Path, layout: Layout, enough) -> bool:
+    """Return whether a folder has all files of a layout, or any; enough: the function all or any."""
+    return enough((folder / name).is_file() for name in layout.sizes())
+
+
+def _no_such_files(layout: Layout, root: Path) -> Exception:
+    """Return the error that says what root has instead of the files."""
     python = layout.folder.split("-b")[0]  # cifar-10, cifar-100
     names = (f"{python}-batches-py", f"{python}-python", f"{python}-python.tar.gz")
-    for path in (root / layout.test.removesuffix(".bin"), *(root / name for name in names)):
-        if path.exists():
-            raise _python_version(layout, path)
-    raise FileNotFoundError(
-        f"no {layout.name} in {root}: expected the files {', '.join(layout.sizes())}, or the folder "
-        f"{layout.folder} that holds them, or {layout.archive} from {URL}{layout.archive}"
+    pickle = root / layout.test.removesuffix(".bin")
+    for path in (pickle, *(root / name for name in names)):
+        if path.is_file() or (path != pickle and path.exists()):  # a folder called test is no pickle
+            return _python_version(layout, path)
+    for other in (CIFAR10, CIFAR100):
+        for folder in (root, root / other.folder):
+            if other.name != layout.name and _has(folder, other, all):
+                return _other_set(layout, other, folder)
+    expected = (
+        f"expected the files {', '.join(layout.sizes())}, or the folder {layout.folder} that holds them, "
+        f"or {layout.archive} from {URL}{layout.archive}"
     )
+    if not root.exists():
+        return FileNotFoundError(f"no {layout.name} in {root}: there is no such folder; {expected}")
+    picture = _a_picture(root)
+    if picture:
+        found = f"pictures, such as {picture.relative_to(root)}, in the place of {layout.name}'s binary files"
+        other_reader = "load_image_folders reads pictures, and so does --data FOLDER on the command line"
+        return DataFileError(
+            root, None, found, f"{layout.archive} from {URL}{layout.archive}. {other_reader}"
+        )
+    return FileNotFoundError(f"no {layout.name} in {root}: {expected}. {contents(root)}")
+
+
+def _a_picture(root: Path) -> Path | None:
+    """Return a picture in root or in class folders below it, if there is one."""
+    found = (path for pattern in ("*", "*/*", "*/*/*") for path in root.glob(pattern))
+    return next((path for path in found if path.suffix.lower() in SUFFIXES), None)
 
 
 def _python_version(layout: Layout, path: Path) -> DataFileError:
     where = f"the binary version, {URL}{layout.archive}"
     return DataFileError(path, None, f"{layout.name}'s Python version: pickles, which are not read", where)
+
+
+def _other_set(layout: Layout, other: Layout, path: Path) -> DataFileError:
+    function = f"load_{other.name.replace('-', '').lower()}"
+    return DataFileError(path, None, f"this is {other.name}, which {function} reads", layout.name)
 
 
 def _read_folder(layout: Layout, folder: Path):
@@ -180,27 +223,30 @@ def _read_folder(layout: Layout, folder: Path):
 
 
 def _read_archive(layout: Layout, path: Path):
-    """Yield (name, bytes) of each file.
+    """Yield (name, bytes) of each file in a .tar.gz archive, or in a .tar archive, which has no checksum.
 
     The files are read into memory, so the names in a hostile archive cannot write anywhere on the disk.
     """
     sizes = layout.sizes()
-    wanted = {f"{layout.folder}/{name}": name for name in sizes}
+    missing = set(sizes)
     limit = sum(sizes.values()) + 2**20  # 2**20: for the tar headers and a page of text
-    with path.open("rb") as file, gzip.GzipFile(fileobj=file) as unpacked:
-        stream = _Limited(unpacked, limit, path)
+    with path.open("rb") as file:
+        stream = _Limited(_unpacked(layout, path, file), limit, path)
         try:
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 for member in archive:
-                    if "-batches-py/" in member.name or "-python/" in member.name:
-                        raise _python_version(layout, path)
-                    name = wanted.pop(member.name, None)
-                    if name and not (member.isreg() and member.size == sizes[name]):
+                    name = _wanted(layout, member.name, path)
+                    if name is None:
+                        continue
+                    if not (member.isreg() and member.size == sizes[name]):
                         kind = "" if member.isreg() else ", no plain file"
                         found = f"{member.name}{kind} of {member.size:,} bytes"
                         raise DataFileError(path, member.offset, found, f"a file of {sizes[name]:,}")
-                    if name:
-                        yield name, archive.extractfile(member).read()
+                    if name not in missing:
+                        found = f"the file {member.name} for the second time"
+                        raise DataFileError(path, member.offset, found, "each file once")
+                    missing.remove(name)
+                    yield name, archive.extractfile(member).read()
             while stream.read(2**20):  # up to the end, where gzip's checksum is
                 pass
         except DataFileError:
@@ -208,9 +254,38 @@ def _read_archive(layout: Layout, path: Path):
         except Exception as error:  # gzip, zlib and tarfile raise errors of many kinds
             found = f"a damaged archive ({type(error).__name__}: {error})"
             raise DataFileError(path, stream.position, found, layout.archive) from error
-    if wanted:
-        found = f"the archive ends without {', '.join(wanted.values())}"
+    if missing:
+        found = f"the archive ends without {', '.join(name for name in sizes if name in missing)}"
         raise DataFileError(path, stream.position, found, ", ".join(sizes))
+
+
+def _unpacked(layout: Layout, path: Path, file: BinaryIO) -> BinaryIO:
+    """Return the stream of a tar archive, which may be gzipped; refuse what is no archive."""
+    kind = kind_of(file.read(512))
+    file.seek(0)
+    if kind == "gzip data":
+        return gzip.GzipFile(fileobj=file)
+    if kind == "a tar archive":
+        return file
+    if kind == "a pickle":
+        raise _python_version(layout, path)
+    if path.name in layout.sizes():
+        kind = f"one of {layout.name}'s {len(layout.sizes())} files"
+    raise DataFileError(path, 0, kind or "no archive", f"{layout.archive}, or the folder with all files")
+
+
+def _wanted(layout: Layout, member: str, path: Path) -> str | None:
+    """Return which of the files a member of the archive is, by its name; None for other members.
+
+    Some programs write names with "./" before them, or leave out the folder.
+    """
+    *folders, name = PurePosixPath(member).parts or [""]
+    if any(folder.endswith(("-batches-py", "-python")) for folder in folders):
+        raise _python_version(layout, path)
+    for other in (CIFAR10, CIFAR100):
+        if other.name != layout.name and folders == [other.folder]:
+            raise _other_set(layout, other, path)
+    return name if folders in ([], [layout.folder]) and name in layout.sizes() else None
 
 
 class _Limited:

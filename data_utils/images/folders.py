@@ -11,6 +11,9 @@ The second is Tiny-ImageNet's:
     root/val/images/*.JPEG
     root/val/val_annotations.txt        the class of each of these images
 
+The classes are the class folders, in the order of their names. Files and folders that systems and programs
+leave among the images are passed over, and so are files of other formats (../listing.py).
+
 Images may have various sizes. `centre_crop` and `random_resized_crop` turn a list of images into an array:
 
     train, test = load_image_folders(root)
@@ -27,12 +30,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataFileError
+from ..download import contents
+from ..errors import DataFileError, kind_of
+from ..listing import files, folders, is_left_behind
 
 SUFFIXES = {".jpeg", ".jpg", ".png"}
 # The most pixels that an image may have. ImageNet's largest has 61 million. A file that claims more than this
 # may be a decompression bomb.
 MOST_PIXELS = 2**26
+ORIENTATION = 0x0112  # the number of this field in EXIF
 # The usual numbers for ImageNet's channels red, green and blue.
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
@@ -65,87 +71,151 @@ class ImageFolder:
 def load_image_folders(root: str | Path) -> tuple[ImageFolder, ImageFolder]:
     """Return the training images and the test images: the folders train and val of root.
 
-    The classes are the folders of train, ordered by name. val may have either of the two layouts above.
-    Raises FileNotFoundError, which says what is missing and where, and DataFileError for a wrong line in
-    val_annotations.txt.
+    root: the folder; "~" is the home folder.
+    The classes are the folders of train, ordered by name. val may have either of the two layouts above, and
+    it must have the same classes.
+    Raises FileNotFoundError, which says what is missing and where. Raises DataFileError for an image outside
+    the class folders, for a wrong line in val_annotations.txt, and if val has both layouts.
     """
-    root = Path(root)
-    classes = [path.name for path in _inside(root / "train", root) if path.is_dir()]
+    root = Path(root).expanduser()
+    classes = _classes(root / "train", root)
     if not classes:
         raise FileNotFoundError(f"no class folder in {root / 'train'}; expected train/<class>/*.JPEG")
     train = _by_class(root / "train", classes)
-    annotations = root / "val" / "val_annotations.txt"
-    if annotations.is_file():
+    val = root / "val"
+    found = _classes(val, root)
+    annotations = val / "val_annotations.txt"
+    if annotations.is_file() and (val / "images").is_dir():
+        more = [name for name in found if name != "images"]
+        if more:
+            both = f"val_annotations.txt with the folder images, and class folders such as {more[0]}"
+            raise DataFileError(val, None, both, "one of the two layouts")
         return train, _annotated(annotations, classes)
-    found = [path.name for path in _inside(root / "val", root) if path.is_dir()]
     if found != classes:
         odd = sorted(set(found) ^ set(classes))[:5]
         raise FileNotFoundError(
-            f"{root / 'val'} has {len(found)} class folders and no val_annotations.txt, train has "
-            f"{len(classes)}; expected the same. Only in one of them: {', '.join(odd)}"
+            f"{val} has {len(found)} class folders and no val_annotations.txt with a folder images, train "
+            f"has {len(classes)} class folders; expected the same. Only in one of them: {', '.join(odd)}"
         )
-    return train, _by_class(root / "val", classes)
+    return train, _by_class(val, classes)
 
 
-def _inside(folder: Path, root: Path) -> list[Path]:
+def _classes(folder: Path, root: Path) -> list[str]:
+    """Return the names of the class folders; refuse images next to them."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}; {root} must hold train and val")
-    return sorted(folder.iterdir())
+        there = contents(root) if root.is_dir() else "There is no such folder"
+        raise FileNotFoundError(f"no folder {folder}; {root} must hold train and val. {there}")
+    loose = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
+    loose = [path for path in loose if not is_left_behind(path.name)]
+    if loose:
+        found = f"{len(loose)} images outside the class folders"
+        raise DataFileError(min(loose), None, found, f"each image in {folder.name}/<class>")
+    return [path.name for path in folders(folder)]
 
 
 def _by_class(folder: Path, classes: list[str]) -> ImageFolder:
     paths, labels = [], []
     for label, name in enumerate(classes):
-        files = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES)
-        if not files:
+        found = files(folder / name, SUFFIXES)
+        if not found:
             raise FileNotFoundError(f"no image in {folder / name}; expected {', '.join(sorted(SUFFIXES))}")
-        paths += files
-        labels += [label] * len(files)
+        paths += found
+        labels += [label] * len(found)
     return ImageFolder(paths, np.array(labels), classes)
 
 
 def _annotated(annotations: Path, classes: list[str]) -> ImageFolder:
     """Read Tiny-ImageNet's lines `file <tab> class <tab> box …`; the folder images is next to this file."""
     label_of = {name: label for label, name in enumerate(classes)}
-    paths, labels = [], []
+    listed: dict[str, int] = {}  # file: label
     offset = 0  # of the line, for error messages
     for line in annotations.read_bytes().splitlines(keepends=True):
         file, name, *_ = [*line.decode("utf-8", "replace").rstrip().split("\t"), ""]
         if not file or Path(file).name != file or name not in label_of:
             expected = "a file name, a tab and one of train's classes"
             raise DataFileError(annotations, offset, f"the line {line[:60]!r}", expected)
-        paths.append(annotations.parent / "images" / file)
-        labels.append(label_of[name])
+        if file in listed:
+            raise DataFileError(annotations, offset, f"{file} for the second time", "each file once")
+        listed[file] = label_of[name]
         offset += len(line)
+    paths = [annotations.parent / "images" / file for file in listed]
     missing = next((path for path in paths if not path.is_file()), None)
     if missing or not paths:
         raise FileNotFoundError(f"{annotations} names {len(paths)} images; missing: {missing or 'all'}")
-    return ImageFolder(paths, np.array(labels), classes)
+    return ImageFolder(paths, np.array(list(listed.values())), classes)
 
 
 # ---------------------------------------------------------------- one image
 
 
 def read_image(path: Path):
-    """Return a file as an RGB Pillow image, decoded in full; grey, palette and CMYK images become RGB.
+    """Return a file as an RGB Pillow image, decoded in full: as a person sees it on a white page.
 
-    Grey levels of 16 bits are refused, because Pillow would turn all but the darkest levels into white.
-    Raises DataFileError for these, for an image with too many pixels, and for a file that cannot be decoded.
+    - The orientation that a camera wrote (EXIF) is applied. EXIF data that cannot be read is ignored.
+    - Transparent pixels are laid over white. (If a PNG file marks one level as transparent, Pillow does not
+      find this level among greys of 2 or 4 bits and colours of 16 bits: these pixels keep their colour.)
+    - Grey, palette and CMYK images become RGB.
+    - Levels of 16 bits, grey or colour, are divided by 256 and cut off to whole numbers.
+    - Of several frames, the first is taken.
+
+    Raises DataFileError for an image with too many pixels, and for a file that is no JPEG or PNG image or
+    cannot be decoded. The content decides, not the file's name.
     """
     image_module = _pillow()
     try:
-        with image_module.open(path, formats=("JPEG", "PNG")) as image:  # of any name: the content decides
+        with image_module.open(path, formats=("JPEG", "PNG")) as image:
             pixels = image.width * image.height
             if pixels > MOST_PIXELS:
                 raise DataFileError(path, None, f"an image of {pixels:,} pixels", f"at most {MOST_PIXELS:,}")
-            if image.mode.startswith("I"):
-                raise DataFileError(path, None, f"grey levels of 16 bits (mode {image.mode})", "8 bits")
-            return image.convert("RGB")
+            turn = _turn(image)
+            rgb = _rgb(image)
+            return rgb if turn is None else rgb.transpose(turn)
     except (DataFileError, FileNotFoundError):
         raise
     except Exception as error:  # Pillow's decoders raise errors of many kinds
-        found = f"cannot be decoded ({type(error).__name__}: {error})"
+        found = f"cannot be decoded ({_kind(path) or f'{type(error).__name__}: {error}'})"
         raise DataFileError(path, None, found, "a complete JPEG or PNG image") from error
+
+
+def _kind(path: Path) -> str | None:
+    """Return what a file is that is named like an image; None if it is an image, or unknown."""
+    if path.is_dir():
+        return "a folder"
+    with path.open("rb") as file:
+        kind = kind_of(file.read(512))
+    return None if kind in ("a JPEG picture", "a PNG picture") else kind
+
+
+def _turn(image):
+    """Return the turn or mirroring that shows an image upright; None if it is upright."""
+    transpose = _pillow().Transpose
+    turns = {
+        2: transpose.FLIP_LEFT_RIGHT,
+        3: transpose.ROTATE_180,
+        4: transpose.FLIP_TOP_BOTTOM,
+        5: transpose.TRANSPOSE,
+        6: transpose.ROTATE_270,  # counter-clockwise
+        7: transpose.TRANSVERSE,
+        8: transpose.ROTATE_90,
+    }
+    try:
+        return turns.get(image.getexif().get(ORIENTATION))
+    except Exception:  # damaged EXIF data: the pixels may be whole, and nothing else of EXIF is needed
+        return None
+
+
+def _rgb(image):
+    image_module = _pillow()
+    transparent = image.info.get("transparency")
+    if image.mode.startswith("I"):  # grey levels of 16 bits
+        levels = np.asarray(image)
+        image = image_module.fromarray((levels >> 8).astype(np.uint8))
+        if transparent is not None:  # one level is transparent
+            image.putalpha(image_module.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8)))
+    if transparent is not None or image.mode.endswith("A"):
+        image = image.convert("RGBA")
+        image = image_module.alpha_composite(image_module.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def _pillow():

@@ -17,9 +17,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import DataFileError
+from ..errors import DataFileError, kind_of
 
 CHUNK = 2**16  # bytes read at a time
+MAGIC = {  # the first four bytes of an IDX file, where images and labels are confused
+    b"\0\0\x08\x01": "an IDX file of labels",
+    b"\0\0\x08\x03": "an IDX file of images",
+}
 GZIP_RATIO = 1032  # one byte of a deflate stream unpacks to at most this many bytes
 
 
@@ -50,7 +54,9 @@ def _read(file: BinaryIO, path: Path, ndim: int, most: int) -> np.ndarray:
     magic = file.read(4)
     expected = bytes([0, 0, 8, ndim])
     if magic != expected:
-        raise DataFileError(path, 0, f"starts with {magic.hex(' ') or 'nothing'}", expected.hex(" "))
+        kind = MAGIC.get(magic) or kind_of(magic + file.read(508))
+        found = f"starts with {magic.hex(' ') or 'nothing'}" + (f": {kind}" if kind else "")
+        raise DataFileError(path, 0, found, expected.hex(" "))
     header = file.read(4 * ndim)
     if len(header) < 4 * ndim:
         raise DataFileError(path, 4 + len(header), "the file ends in its header", f"{ndim} sizes of 4 bytes")

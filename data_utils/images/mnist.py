@@ -41,11 +41,15 @@ Split = tuple[np.ndarray, np.ndarray]  # images, labels
 def load_fashion_mnist(root: str | Path | None = None) -> tuple[Split, Split]:
     """Return (training images, labels), (test images, labels): float32 [n, 32, 32, 1], int64 [n].
 
-    root: a folder with the four IDX files, gzipped or not. Without root, the files come from Debian's folder
-        (the package dataset-fashion-mnist), else from the cache, else from a download.
+    root: a folder that holds the four IDX files, gzipped or not; or torchvision's folder, in which they are
+        in FashionMNIST/raw or in raw. "~" is the home folder. Without root, the files come from Debian's
+        folder (the package dataset-fashion-mnist), else from the cache, else from a download.
     The images are padded with black, which is the colour of their background. Then they are standardised by
     the mean and standard deviation of the 28×28 training pixels (0.2860 and 0.3530).
-    Raises FileNotFoundError, DownloadError, or DataFileError for a damaged file.
+    A file may be called train-images-idx3-ubyte or train-images.idx3-ubyte, and it may be in a folder of such
+    a name, as Kaggle has it. If it is there more than once, all copies must hold the same data.
+    Raises FileNotFoundError if files are missing, DownloadError, and DataFileError for a damaged file, for
+    copies that differ, and for images and labels that do not belong together.
     """
     return _pad_and_standardise(*read_fashion_mnist(root, "load_fashion_mnist"))
 
@@ -61,24 +65,45 @@ def read_fashion_mnist(
     if root is None:
         has_package = DEBIAN.is_dir()
         root = DEBIAN if has_package else fetch("fashion-mnist", FASHION_URL, FASHION_MD5, call)
-    return _read(root, call)
+    return _read(root, "FashionMNIST", call)
 
 
 def load_mnist(root: str | Path | None = None) -> tuple[Split, Split]:
     """Return MNIST's handwritten digits as load_fashion_mnist does (mean 0.1307, deviation 0.3081).
 
-    root: a folder with the four IDX files, gzipped or not. Without root, the files come from the cache, else
-        from a download.
+    root: as for load_fashion_mnist; torchvision's folders are MNIST/raw and raw. Without root, the files come
+        from the cache, else from a download.
     """
     call = "load_mnist"
     if root is None:
         root = fetch("mnist", MNIST_URL, MNIST_MD5, call)
-    return _pad_and_standardise(*_read(root, call))
+    return _pad_and_standardise(*_read(root, "MNIST", call))
 
 
-def _read(root: str | Path, call: str) -> tuple[Split, Split]:
-    paths = require(root, [(name, f"{name}.gz") for name in FILES], call)
+def _read(root: str | Path, torchvision: str, call: str) -> tuple[Split, Split]:
+    """Return (training images, labels), (test images, labels) from root or torchvision's folder in it."""
+    root = Path(root).expanduser()
+    places = [root, root / "raw", root / torchvision / "raw"]
+    paths = require(places, [_names(file) for file in FILES], call)
     return _read_pair(*paths[:2]), _read_pair(*paths[2:])
+
+
+def _names(file: str) -> tuple[str, ...]:
+    """Return all the names under which people have this file."""
+    spellings = (file, file.replace("-idx", ".idx"))
+    nested = tuple(f"{folder}/{name}" for folder in spellings for name in spellings)
+    return *spellings, *nested, *(f"{name}.gz" for name in spellings)
+
+
+def _read_copies(paths: list[Path], ndim: int) -> np.ndarray:
+    """Return the array of an IDX file that may be there several times."""
+    array = read_idx(paths[0], ndim)
+    for path in paths[1:]:
+        if not np.array_equal(array, read_idx(path, ndim)):
+            raise DataFileError(
+                paths[0], None, f"other data than in {path}", "the same: remove one of the two"
+            )
+    return array
 
 
 def _pad_and_standardise(train_split: Split, test_split: Split) -> tuple[Split, Split]:
@@ -95,9 +120,10 @@ def _pad_and_standardise(train_split: Split, test_split: Split) -> tuple[Split, 
     return (train, train_labels), (test, test_labels)
 
 
-def _read_pair(images_path: Path, labels_path: Path) -> Split:
+def _read_pair(images_paths: list[Path], labels_paths: list[Path]) -> Split:
     """Return uint8 [n, 28, 28] and int64 [n]; n is as large as the files say."""
-    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+    images, labels = _read_copies(images_paths, 3), _read_copies(labels_paths, 1)
+    images_path, labels_path = images_paths[0], labels_paths[0]
     if images.shape[1:] != (28, 28) or not len(images):
         raise DataFileError(images_path, 4, f"images of shape {list(images.shape)}", "[n, 28, 28], n > 0")
     if images.min() == images.max():

@@ -21,12 +21,13 @@ class Pipeline:
     fill: the value of pixels that enter from outside, see `five_ops`.
     flip: the probability of a mirror image.
     policy: the probability of one of the five operations of `five_ops`.
-    shift: the largest shift, a fraction of a pixel.
+    shift: the largest shift, at most 1 pixel.
     mixup, mixup_probability: `mixup`'s alpha and probability. With alpha 0, targets are the labels; else they
         are rows [n, num_classes].
     erase: the probability of an erased rectangle.
 
-    Raises ValueError for a policy without standardise, because the policy works on bytes.
+    Raises ValueError for a policy without standardise, because the policy works on bytes; for a probability
+    or a shift that is not between 0 and 1; and for a mixup that is negative or not finite.
     """
 
     num_classes: int
@@ -43,6 +44,11 @@ class Pipeline:
     def __post_init__(self):
         if self.policy and not self.standardise:
             raise ValueError("the policy's operations work on bytes; these images are standardised already")
+        for name in ("flip", "policy", "shift", "mixup_probability", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if not 0 <= self.mixup < np.inf:
+            raise ValueError(f"mixup must be a finite number, 0 or larger, got {self.mixup}")
 
     def __call__(self, samples, labels: np.ndarray, rng: np.random.Generator) -> tuple:
         images = self.cut(samples, rng) if self.cut else samples

@@ -163,11 +163,39 @@ def test_cifar_comes_through_the_cache(server, rng, monkeypatch):
         cifar.load_cifar10()
 
 
-def test_required_files_may_have_alternative_names(tmp_path):
-    (tmp_path / "a.gz").touch()
-    (tmp_path / "b").touch()
-    assert require(tmp_path, [("a", "a.gz"), ("b", "b.gz")], "f") == [tmp_path / "a.gz", tmp_path / "b"]
-    (tmp_path / "a").touch()
-    assert require(tmp_path, [("a", "a.gz")], "f") == [tmp_path / "a"]
-    with pytest.raises(FileNotFoundError, match=f"f needs in {tmp_path}: a or a.gz, c; missing: c$"):
-        require(tmp_path, [("a", "a.gz"), ("c",)], "f")
+FILES = [("a", "a.gz"), ("b", "b.gz", "c/b")]
+
+
+def test_required_files_may_have_several_names_and_places(tmp_path):
+    for name in ("a.gz", "b", "c/b", "deep/a", "deep/c/b"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert require([tmp_path], FILES, "f") == [[tmp_path / "a.gz"], [tmp_path / "b", tmp_path / "c/b"]]
+    places = [tmp_path / "c", tmp_path / "deep", tmp_path]  # the first that has all files
+    assert require(places, FILES, "f") == [[tmp_path / "deep/a"], [tmp_path / "deep/c/b"]]
+
+
+def test_missing_files_are_named_with_what_is_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"^f needs in {tmp_path}: a, b; missing: a, b. .* nothing$"):
+        require([tmp_path], FILES, "f")
+    for name in ("a", "x4", "x1", "x2", "x3", "x0"):
+        (tmp_path / name).touch()
+    told = "missing: b. The folder holds: a, x0, x1, x2, x3 and 1 more$"
+    with pytest.raises(FileNotFoundError, match=told):
+        require([tmp_path], FILES, "f")
+
+
+@pytest.mark.parametrize(
+    "data, told",
+    [
+        (None, "but there is no such folder"),
+        (b"PK\x03\x04...", "but this is a zip archive: name a folder, and unpack an archive first$"),
+        (b"1,2,3", "but this is a file: name a folder"),
+    ],
+)
+def test_what_is_no_folder_is_called_what_it_is(tmp_path, data, told):
+    path = tmp_path / "mnist.zip"
+    if data:
+        path.write_bytes(data)
+    with pytest.raises(FileNotFoundError, match=f"^f needs in {path}: a, b; {told}"):
+        require([path], FILES, "f")

@@ -38,6 +38,15 @@ def test_a_loaders_epoch_is_every_sample_once_in_an_order_of_its_own():
         loader(size=0)
 
 
+def test_a_batch_larger_than_the_data_holds_all_samples():
+    large = loader(n=3, size=100)
+    assert large.size == 3 and len(large) == len(large(0)) == 1
+    (images, labels), *others = large(0)
+    assert sorted(labels) == [0, 1, 2] and not others
+    assert [labels.tolist() for _, labels in large] == [[0, 1, 2]]
+    assert np.array_equal(labels, loader(n=3, size=3)(0)[0][1])  # the same order
+
+
 def test_a_batch_depends_on_seed_epoch_and_step_alone():
     batches = loader(augment=noise)
     whole = list(batches(5))

@@ -125,6 +125,124 @@ def test_cifar_is_standardised_by_the_published_numbers():
     np.testing.assert_allclose(white, expected, rtol=1e-6)
 
 
+# ---------------------------------------------------------------- right files in other shapes
+
+
+def same(one, two):
+    return all(
+        np.array_equal(a, b) for pair in zip(one, two, strict=True) for a, b in zip(*pair, strict=True)
+    )
+
+
+@BOTH
+@pytest.mark.parametrize("prefix", ["{folder}/", "./{folder}/", "./", ""])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["tar", "tar.gz"])
+def test_archives_are_read_gzipped_or_not_with_any_prefix(tmp_path, rng, layout, prefix, pack):
+    files = cifar_files(layout, rng)
+    write_cifar(tmp_path / layout.folder, files)
+    expected = cifar._load(layout, tmp_path)
+    prefix = prefix.format(folder=layout.folder)
+    members = {f"{prefix}{name}": data for name, data in files.items()}
+    members = {f"{prefix}._{layout.test}": b"of macOS", "__MACOSX/x": b""} | members
+    (tmp_path / "archive").mkdir()
+    path = tmp_path / "archive" / layout.archive.removesuffix("" if pack is gzip.compress else ".gz")
+    path.write_bytes(pack(tar(members)))
+    for root in (path, path.parent):
+        assert same(cifar._load(layout, root), expected)
+
+
+def test_a_complete_folder_is_read_before_an_archive_and_an_archive_before_an_incomplete_folder(
+    tmp_path, rng
+):
+    one, two = cifar_files(SMALL10, rng), cifar_files(SMALL10, rng)
+    write_cifar(tmp_path / SMALL10.folder, one)
+    (tmp_path / SMALL10.archive).write_bytes(archived(SMALL10, two))
+    folder = cifar._load(SMALL10, tmp_path / SMALL10.folder)
+    archive = cifar._load(SMALL10, tmp_path / SMALL10.archive)
+    assert same(cifar._load(SMALL10, tmp_path), folder) and not same(folder, archive)
+    (tmp_path / SMALL10.folder / SMALL10.test).unlink()
+    assert same(cifar._load(SMALL10, tmp_path), archive)
+    (tmp_path / SMALL10.archive).unlink()
+    with pytest.raises(FileNotFoundError, match=f"lacks .*{SMALL10.test}; needed: data_batch_1.bin"):
+        cifar._load(SMALL10, tmp_path)
+
+
+def test_the_home_folder_is_found(tmp_path, rng, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # Windows
+    write_cifar(tmp_path / SMALL10.folder, cifar_files(SMALL10, rng))
+    assert len(cifar._load(SMALL10, "~")[0][0]) == 15
+
+
+def test_a_file_that_is_in_an_archive_twice_is_refused(tmp_path, rng):
+    files = cifar_files(SMALL10, rng)
+    members = {f"{SMALL10.folder}/{name}": data for name, data in files.items()}
+    members[f"./{SMALL10.folder}/data_batch_2.bin"] = files["data_batch_3.bin"]
+    path = tmp_path / SMALL10.archive
+    path.write_bytes(gzip.compress(tar(members)))
+    with pytest.raises(DataFileError, match="data_batch_2.bin for the second time; expected each file once"):
+        cifar._load(SMALL10, path)
+
+
+# ---------------------------------------------------------------- other things in the place of CIFAR
+
+
+@pytest.mark.parametrize(
+    "name, data, told",
+    [
+        (
+            "x.zip",
+            b"PK\x03\x04....",
+            "byte 0: a zip archive; expected cifar-100-binary.tar.gz, or the folder",
+        ),
+        ("x.tar.gz", b"<html>", "byte 0: a web page; expected cifar-100-binary.tar.gz"),
+        ("x.png", b"\x89PNG", "byte 0: a PNG picture; expected"),
+        (
+            "train.bin",
+            b"\7\7\7\7",
+            "byte 0: one of CIFAR-100's 2 files; expected .* the folder with all files",
+        ),
+        ("train", b"\x80\x02}", "CIFAR-100's Python version: pickles, which are not read"),
+        ("x.tar.gz", b"", "byte 0: an empty file; expected"),
+    ],
+)
+def test_a_file_that_is_no_archive_is_called_what_it_is(tmp_path, name, data, told):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataFileError, match=f"{name}(, |: ){told}"):
+        cifar.load_cifar100(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["train/apple/1.png", "apple/1.JPG", "1.jpeg"])
+def test_a_folder_of_pictures_is_called_so(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+    (tmp_path / "test").mkdir(exist_ok=True)  # a folder of this name is no pickle
+    told = f"pictures, such as {name}, in the place of CIFAR-100's binary files; .*load_image_folders"
+    with pytest.raises(DataFileError, match=told):
+        cifar.load_cifar100(tmp_path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_other_cifar_is_called_so(tmp_path, rng, packed):
+    for layout, other in ((SMALL10, SMALL100), (SMALL100, SMALL10)):
+        root = tmp_path / layout.folder
+        files = cifar_files(other, rng)
+        write_cifar(root, files)
+        if packed:
+            root = tmp_path / layout.archive
+            root.write_bytes(archived(other, files))
+        told = f"this is {other.name}, which load_{other.name.replace('-', '').lower()} reads; expected "
+        with pytest.raises(DataFileError, match=told + layout.name):
+            cifar._load(layout, root)
+
+
+def test_an_empty_and_a_missing_folder_are_told_apart(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"^no CIFAR-10 in {tmp_path}: .*The folder holds: nothing"):
+        cifar.load_cifar10(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"^no CIFAR-10 in {tmp_path}/x: there is no such folder"):
+        cifar.load_cifar10(tmp_path / "x")
+
+
 # ---------------------------------------------------------------- hostile files
 
 
@@ -163,7 +281,9 @@ def test_a_hostile_archive_writes_nothing_and_stays_small(tmp_path, rng):
     with pytest.raises(DataFileError, match="CRC check failed"):
         cifar._load(SMALL10, path)
     path.write_bytes(files["data_batch_1.bin"])
-    with pytest.raises(DataFileError, match="Not a gzipped file.*expected cifar-10-binary.tar.gz"):
+    with pytest.raises(
+        DataFileError, match="byte 0: no archive; expected cifar-10-binary.tar.gz, or the folder"
+    ):
         cifar._load(SMALL10, path)
 
 

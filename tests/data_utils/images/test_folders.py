@@ -1,11 +1,10 @@
 """Folders of images: both layouts, decoding by Pillow, and crops."""
 
-import io
+import shutil
 import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
 from PIL import Image
 
 from data_utils.errors import DataFileError
@@ -15,17 +14,9 @@ from data_utils.images.folders import (
     centre_crop,
     load_image_folders,
     random_resized_crop,
-    read_image,
 )
 
-from ..common import damaged, fuzz, memory_below
-
-
-def write_image(path, rng, size=(20, 16), mode="RGB", **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = rng.integers(0, 256, (size[1], size[0], len(mode)), dtype=np.uint8)
-    Image.fromarray(pixels.squeeze(), mode if mode == "CMYK" else None).save(path, **options)
-    return pixels
+from .common import write_image
 
 
 @pytest.fixture
@@ -80,13 +71,15 @@ def test_a_folder_is_decoded_when_it_is_asked_for(imagenet):
 
 
 def test_folders_say_what_is_missing_where(tmp_path, imagenet, rng):
-    with pytest.raises(FileNotFoundError, match="must hold train and val"):
+    with pytest.raises(FileNotFoundError, match="must hold train and val. There is no such folder"):
         load_image_folders(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="must hold train and val. The folder holds: n01, n02"):
+        load_image_folders(imagenet / "train")
     (tmp_path / "empty" / "train").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match=r"no class folder in .*expected train/<class>/\*.JPEG"):
         load_image_folders(tmp_path / "empty")
     (imagenet / "val" / "n03").mkdir()
-    with pytest.raises(FileNotFoundError, match="has 3 class folders .* train has 2; .*one of them: n03"):
+    with pytest.raises(FileNotFoundError, match="has 3 class folders .* train has 2 .*one of them: n03"):
         load_image_folders(imagenet)
     (imagenet / "train" / "n03").mkdir()
     with pytest.raises(FileNotFoundError, match="no image in .*n03; expected .jpeg, .jpg, .png"):
@@ -116,68 +109,79 @@ def test_annotations_that_do_not_fit_are_refused(tiny_imagenet, line, error, mes
         load_image_folders(tiny_imagenet)
 
 
-# ---------------------------------------------------------------- one image
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK"])
-def test_every_image_becomes_rgb(tmp_path, rng, mode):
-    path = tmp_path / ("x.png" if mode == "RGBA" else "x.JPEG")
-    write_image(path, rng, mode=mode)
-    image = read_image(path)
-    assert image.mode == "RGB" and image.size == (20, 16)
-
-
-def test_an_image_of_16_bits_is_refused(tmp_path):
-    Image.fromarray(np.arange(0, 64_000, 1000, dtype=np.uint16).reshape(8, 8)).save(tmp_path / "x.png")
-    with pytest.raises(DataFileError, match=r"x.png: grey levels of 16 bits \(mode I.*expected 8 bits"):
-        read_image(tmp_path / "x.png")
-
-
-def test_a_png_named_jpeg_is_read_and_another_format_is_not(tmp_path, rng):
-    pixels = write_image(tmp_path / "x.JPEG", rng, format="PNG")
-    assert np.array_equal(np.asarray(read_image(tmp_path / "x.JPEG")), pixels)
-    write_image(tmp_path / "y.JPEG", rng, format="BMP")
-    with pytest.raises(DataFileError, match="y.JPEG: cannot be decoded .*expected a complete JPEG or PNG"):
-        read_image(tmp_path / "y.JPEG")
-
-
-def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
-    path = tmp_path / "bomb.png"
-    Image.new("1", (2**13, 2**13 + 1)).save(path)
-    with (
-        memory_below(2**20),
-        pytest.raises(DataFileError, match="67,117,056 pixels; expected at most 67,108,864"),
-    ):
-        read_image(path)
-
-
-def png_and_jpeg():
-    files = []
-    for format in ("PNG", "JPEG"):
-        buffer = io.BytesIO()
-        pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(buffer, format)
-        files.append(buffer.getvalue())
-    return files
-
-
-@fuzz
-@given(damaged(png_and_jpeg()[0]) | damaged(png_and_jpeg()[1]))
-def test_damaged_images_end_in_an_error_that_names_the_file(tmp_path, data):
-    path = tmp_path / "image.JPEG"
-    path.write_bytes(data)
-    try:
-        image = read_image(path)
-    except DataFileError as error:
-        assert str(error).startswith(f"{path}: ")
-    else:
-        assert image.mode == "RGB"
-
-
 def test_without_pillow_the_remedy_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r"pip install 'minispike\[data\]'"):
         ImageFolder([], np.zeros(0), [])
+
+
+# ---------------------------------------------------------------- what is no data, and what is doubtful
+
+LEFT_BEHIND = (".DS_Store", "._n01_0.JPEG", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN/1.png")
+LEFT_BEHIND += ("@eaDir/n01_0.JPEG", "#recycle/old.png", ".ipynb_checkpoints/n01_0-checkpoint.JPEG")
+LEFT_BEHIND += ("__MACOSX/n01/._n01_0.JPEG",)
+
+
+def test_what_systems_leave_behind_is_no_class_and_no_image(imagenet):
+    before = load_image_folders(imagenet)
+    for folder in ("", "train", "val", "train/n01", "val/n02"):
+        for name in LEFT_BEHIND:
+            path = imagenet / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"no image")
+    (imagenet / "train" / "n01" / "folder.jpg").mkdir()
+    for one, two in zip(before, load_image_folders(imagenet), strict=True):
+        assert one.paths == two.paths and one.classes == two.classes == ["n01", "n02"]
+        assert np.array_equal(one.labels, two.labels)
+
+
+def test_classes_and_images_are_in_the_order_of_their_names(tmp_path, rng):
+    for part in ("train", "val"):
+        for name in ("b", "B", "a b", "a"):  # Windows would sort Paths without regard to case
+            for file in ("2.png", "10.png", "C.PNG", "deep/1.jpg", "c.png", "c.PNG"):
+                write_image(tmp_path / part / name / file, rng)
+    train, val = load_image_folders(tmp_path)
+    assert train.classes == val.classes == ["B", "a", "a b", "b"]
+    names = [path.relative_to(tmp_path / "train" / "B").as_posix() for path in train.paths[:6]]
+    assert names == ["10.png", "2.png", "C.PNG", "c.PNG", "c.png", "deep/1.jpg"]
+    assert np.array_equal(train.labels, np.repeat(np.arange(4), 6))
+
+
+@pytest.mark.parametrize("place", ["train", "val"])
+def test_an_image_outside_the_class_folders_is_refused(imagenet, rng, place):
+    write_image(imagenet / place / "ILSVRC_1.JPEG", rng)
+    write_image(imagenet / place / "ILSVRC_2.JPEG", rng)
+    told = f"ILSVRC_1.JPEG: 2 images outside the class folders; expected each image in {place}/<class>"
+    with pytest.raises(DataFileError, match=told):
+        load_image_folders(imagenet)
+
+
+def test_an_image_that_is_listed_twice_is_refused(tiny_imagenet):
+    annotations = tiny_imagenet / "val" / "val_annotations.txt"
+    annotations.write_text(annotations.read_text() + "val_0.JPEG\tn01\t0\t0\t1\t1\n")
+    with pytest.raises(
+        DataFileError, match="byte 78: val_0.JPEG for the second time; expected each file once"
+    ):
+        load_image_folders(tiny_imagenet)
+
+
+def test_a_list_next_to_class_folders(tiny_imagenet, rng):
+    """People sort Tiny-ImageNet's val into class folders and leave the list there."""
+    val = tiny_imagenet / "val"
+    for name in ("n01", "n02"):
+        write_image(val / name / "images" / "0.JPEG", rng)
+    with pytest.raises(
+        DataFileError, match="val: val_annotations.txt with .*such as n01; expected one of the"
+    ):
+        load_image_folders(tiny_imagenet)
+    shutil.rmtree(val / "images")
+    assert load_image_folders(tiny_imagenet)[1].labels.tolist() == [0, 1]
+
+
+def test_the_home_folder_is_found(imagenet, monkeypatch):
+    monkeypatch.setenv("HOME", str(imagenet))
+    monkeypatch.setenv("USERPROFILE", str(imagenet))  # Windows
+    assert len(load_image_folders("~")[0]) == 6
 
 
 # ---------------------------------------------------------------- crops

@@ -27,8 +27,11 @@ def test_an_idx_file_comes_back_whatever_its_name(tmp_path, rng, shape, pack):
 @pytest.mark.parametrize(
     "data, message",
     [
-        (b"", "byte 0: starts with nothing; expected 00 00 08 03"),
-        (b"\0\0\x08\x01\0\0\0\1", "byte 0: starts with 00 00 08 01; expected 00 00 08 03"),
+        (b"", "byte 0: starts with nothing: an empty file; expected 00 00 08 03"),
+        (b"\0\0\x08\x01\0\0\0\1", "byte 0: starts with 00 00 08 01: an IDX file of labels; expected"),
+        (b"PK\x03\x04" + bytes(20), "byte 0: starts with 50 4b 03 04: a zip archive; expected 00 00 08 03"),
+        (b"\n<!DOCTYPE HTML><html>", "byte 0: starts with 0a 3c 21 44: a web page; expected"),
+        (gzip.compress(gzip.compress(b"twice")), "byte 0: starts with 1f 8b 08 00: gzip data; expected"),
         (b"\0\0\x0d\x03", "byte 0: starts with 00 00 0d 03"),  # floats
         (b"\0\0\x08\x03\0\0\0\1\0", "byte 9: the file ends in its header; expected 3 sizes of 4 bytes"),
         (idx(np.zeros((2, 3, 4), "u1")) + b"x", "byte 40: more bytes follow; expected 24 bytes"),
@@ -37,7 +40,7 @@ def test_an_idx_file_comes_back_whatever_its_name(tmp_path, rng, shape, pack):
             r"byte 4: sizes \[4294967295, 4294967295, 4294967295\]; expected at most 16 bytes",
         ),
     ],
-    ids=["empty", "labels", "floats", "header", "longer", "terabytes"],
+    ids=["empty", "labels", "zip", "page", "twice", "floats", "header", "longer", "terabytes"],
 )
 def test_a_bad_idx_file_is_refused_with_its_place(tmp_path, data, message):
     path = tmp_path / "images"

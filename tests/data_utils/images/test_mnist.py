@@ -1,5 +1,7 @@
 """MNIST and Fashion-MNIST: padded, standardised, and refused if the files do not fit."""
 
+import gzip
+
 import numpy as np
 import pytest
 
@@ -61,7 +63,9 @@ def test_label_ten_alone_is_refused(tmp_path, rng):
 def test_missing_mnist_files_are_named(tmp_path, rng):
     write_mnist(tmp_path, rng)
     (tmp_path / FILES[1]).unlink()
-    with pytest.raises(FileNotFoundError, match=f"load_mnist needs in {tmp_path}: .*missing: {FILES[1]} or"):
+    with pytest.raises(
+        FileNotFoundError, match=f"load_mnist needs in {tmp_path}: .*missing: {FILES[1]}. The folder"
+    ):
         load_mnist(tmp_path)
 
 
@@ -69,3 +73,72 @@ def test_debians_folder_is_the_first_place_to_look(tmp_path, rng, monkeypatch):
     write_mnist(tmp_path, rng, suffix=".gz")
     monkeypatch.setattr(mnist, "DEBIAN", tmp_path)
     assert len(load_fashion_mnist()[0][0]) == 6
+
+
+# ---------------------------------------------------------------- the names that people have
+
+
+def renamed(root, name_of):
+    """Move each of the four files in root to name_of(its name)."""
+    for name in FILES:
+        data = (root / name).read_bytes()
+        (root / name).unlink()
+        (root / name_of(name)).parent.mkdir(parents=True, exist_ok=True)
+        (root / name_of(name)).write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "name_of",
+    [
+        lambda name: name.replace("-idx", ".idx"),
+        lambda name: f"{name}/{name}",
+        lambda name: f"{name.replace('-idx', '.idx')}/{name.replace('-idx', '.idx')}",
+        lambda name: f"{name}/{name.replace('-idx', '.idx')}",
+        lambda name: f"raw/{name}",
+        lambda name: f"MNIST/raw/{name}",
+    ],
+    ids=["dots", "folder", "folder with dots", "folder, dots inside", "raw", "torchvision"],
+)
+def test_mnist_is_found_under_the_names_people_have(tmp_path, rng, name_of):
+    write_mnist(tmp_path, rng)
+    expected = load_mnist(tmp_path)
+    renamed(tmp_path, name_of)
+    for one, two in zip(expected, load_mnist(tmp_path), strict=True):
+        assert np.array_equal(one[0], two[0]) and np.array_equal(one[1], two[1])
+
+
+def test_each_set_has_its_own_folder_of_torchvisions(tmp_path, rng):
+    for name, n in (("MNIST", (6, 4)), ("FashionMNIST", (7, 5))):
+        (tmp_path / name / "raw").mkdir(parents=True)
+        write_mnist(tmp_path / name / "raw", rng, n)
+    assert len(load_mnist(tmp_path)[0][0]) == 6 and len(load_fashion_mnist(tmp_path)[0][0]) == 7
+
+
+def test_the_home_folder_is_found(tmp_path, rng, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # Windows
+    (tmp_path / "data").mkdir()
+    write_mnist(tmp_path / "data", rng)
+    assert len(load_mnist("~/data")[0][0]) == 6
+
+
+def test_copies_of_a_file_must_hold_the_same(tmp_path, rng):
+    write_mnist(tmp_path, rng)
+    expected = load_mnist(tmp_path)
+    name = FILES[2]
+    data = (tmp_path / name).read_bytes()
+    other = tmp_path / f"{name}.gz"
+    other.write_bytes(gzip.compress(data))  # torchvision keeps both
+    assert np.array_equal(load_mnist(tmp_path)[1][0], expected[1][0])
+    other.write_bytes(gzip.compress(data[:-1] + b"\7"))
+    with pytest.raises(DataFileError, match=f"{name}: other data than in {other}; .*remove one of the two"):
+        load_mnist(tmp_path)
+
+
+def test_a_set_is_never_completed_from_another_folder(tmp_path, rng):
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "MNIST" / "raw"):
+        write_mnist(folder, rng)
+        (folder / FILES[0 if folder == tmp_path else 1]).unlink()
+    with pytest.raises(FileNotFoundError, match=f"missing: {FILES[0]}. The folder holds: MNIST, t10k"):
+        load_mnist(tmp_path)

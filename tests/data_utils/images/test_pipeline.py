@@ -35,6 +35,23 @@ def test_the_cifar_recipe(rng):
 
 
 @pytest.mark.parametrize(
+    "wrong, told",
+    [
+        ({"flip": 1.5}, "flip must be between 0 and 1, got 1.5"),
+        ({"erase": -0.1}, "erase must be between 0 and 1, got -0.1"),
+        ({"policy": 2.0}, "policy must be between 0 and 1, got 2.0"),
+        ({"shift": float("nan")}, "shift must be between 0 and 1, got nan"),
+        ({"mixup_probability": 3.0}, "mixup_probability must be between 0 and 1, got 3.0"),
+        ({"mixup": -1.0}, "mixup must be a finite number, 0 or larger, got -1.0"),
+        ({"mixup": float("inf")}, "mixup must be a finite number, 0 or larger, got inf"),
+    ],
+)
+def test_a_pipeline_refuses_at_once_what_cannot_be(wrong, told):
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        Pipeline(10, standardise=prepare_cifar, **wrong)
+
+
+@pytest.mark.parametrize(
     "change",
     [{"flip": 1.0}, {"policy": 1.0}, {"fill": 200}, {"shift": 0.1}, {"erase": 1.0}, {"mixup": 5.0},
      {"mixup_probability": 0.0}],
