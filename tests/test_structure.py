@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import minispike
 
 ROOT = Path(__file__).parent.parent
@@ -191,6 +193,12 @@ def test_the_readmes_first_example_runs_next_to_a_folder_named_like_the_package(
     assert printed and printed == re.search(r"```text\n(.*?)```", README, re.S).group(1)
 
 
+@pytest.mark.parametrize("name", ["benchmarks/README.md", "benchmarks/notes.md", "weights/README.md"])
+def test_the_other_pages_name_files_that_exist(name):
+    for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8")):
+        assert link.startswith("https://") or ((ROOT / name).parent / link).exists(), link
+
+
 def test_the_readme_names_files_that_exist():
     links = re.findall(r"\]\(([^)#]+)\)", README)
     for link in links:
@@ -198,3 +206,17 @@ def test_the_readme_names_files_that_exist():
     assert len(links) > 10
     for lesson in re.findall(r"python -m lessons\.(\w+)", README):
         assert (ROOT / "lessons" / f"{lesson}.py").exists(), lesson
+
+
+def test_a_function_and_a_module_never_share_a_name():
+    """Modules keep the field's names; Functions say what is done."""
+
+    def below(base):
+        return {cls for child in base.__subclasses__() for cls in {child, *below(child)}}
+
+    functions, modules = (
+        {cls.__name__ for cls in below(base) if cls.__module__.startswith("minispike.")}
+        for base in (minispike.Function, minispike.Module)
+    )
+    assert not functions & modules and {"Convolve2d", "IntegrateAndFire"} <= functions
+    assert {"Conv2d", "LIF", "SSA"} <= modules

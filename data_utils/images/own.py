@@ -1,7 +1,7 @@
 """A folder of one's own pictures as a data set: one folder per class, pictures of any size.
 
     root/<class>/**/*.jpg                       split by `seed` into pictures to train on and to test on
-    root/train/<class>/**, root/val/<class>/**  taken as they are; the second may be called test, too
+    root/train/<class>/**, root/val/<class>/**  taken as they are; without val, test takes its place
 
 `look_at(root)` opens every picture once and returns a description, `Pictures`: which files there are, how
 they are split, and the size, channels, mean and deviation that `prepare` uses. A training stores the
