@@ -14,7 +14,8 @@ from minispike.files.picklemachine import Inert
 from minispike.files.torchfile import FileFormatError, read_torch
 
 from ..files.common import same, small
-from ..files.test_edges import average, blank
+from ..files.edges import blank
+from ..files.test_foreign import average
 
 pytestmark = pytest.mark.oracle
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (see test_oracle.py's first lines)")
