@@ -14,9 +14,11 @@ import numpy as np
 
 from data_utils.images.digits import load_digits
 from minispike import LIF, BatchNorm, Tensor, check_grads, compare, create_model, lif, ops, trace
+from minispike.backend import plain
 from minispike.blocks.sps import SPS
+from minispike.kernels.unfolded import Convolve2d, UnfoldedConvolve2d
 from minispike.measure import viz
-from minispike.ops import conv, pool
+from minispike.ops import pool
 
 # %% [markdown]
 # ## A convolution by hand, pixel by pixel
@@ -53,9 +55,9 @@ for p, q in np.ndindex(5, 6):
 #     y[out] += x[at] @ w[i, j]        gx[at] += gy[out] @ w[i, j]ᵀ        gw[i, j] = x[at]ᵀ @ gy[out]
 #
 # The library states its convolution in the same three lines (`Convolve2d` in minispike/ops/conv.py). What
-# runs is a faster form, `Convolve2d_fast`. It writes each window's 3·3·C values as one row of a matrix,
-# unfold(x), so that nine products become one: y = unfold(x) @ w. `compare` asserts that values and gradients
-# of both are equal.
+# runs is a faster form, its *twin* `UnfoldedConvolve2d` in minispike/kernels. It writes each window's 3·3·C
+# values as one row of a matrix, unfold(x), so that nine products become one: y = unfold(x) @ w. `compare`
+# asserts that values and gradients of both are equal.
 
 # %%
 every, but_first, but_last = slice(None), slice(1, None), slice(None, -1)
@@ -84,10 +86,16 @@ for version in ((y_taps, gx_taps, gw_taps, gb), library):
         gap = max(gap, abs(found - expected).max())
 print(f"pixel by pixel, tap by tap, conv2d: y, gx, gw and gb differ by at most {gap:.0e}")
 assert gap < 1e-12
-plain = partial(conv.Convolve2d.apply, stride=1, padding=1)
-compare(plain, partial(ops.conv2d, padding=1), x, w, b)  # asserts equality to 1e-12
-assert type(output.creator) is conv.Convolve2d_fast
-print("taps (Convolve2d) and unfolded product (Convolve2d_fast): equal in value and in all three gradients")
+
+
+def read(*inputs):
+    with plain():  # inside this block an op runs as it is written to be read
+        return ops.conv2d(*inputs, padding=1)
+
+
+compare(read, partial(ops.conv2d, padding=1), x, w, b)  # asserts equality to 1e-12
+assert type(read(*leaves).creator) is Convolve2d and type(output.creator) is UnfoldedConvolve2d
+print("taps (Convolve2d) and its twin (UnfoldedConvolve2d): equal in value and in all three gradients")
 
 # %% [markdown]
 # ## Why batch norm comes before the neuron
@@ -148,7 +156,7 @@ steps = []
 
 
 def count_steps(function, inputs, output, path):
-    if isinstance(function, conv.Convolve2d):
+    if isinstance(function, Convolve2d):
         steps.append(len(output))
 
 

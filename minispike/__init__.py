@@ -3,7 +3,7 @@
 The learning path, simple to hard; a file imports only from those above it:
 
     backend      which array module                     nn          layers, and the one brick: Spiking
-    parallel     threads, bytes, memory                 gradcheck   gradients against finite differences
+    parallel     threads, memory                        gradcheck   gradients against finite differences
     autograd     Tensor, Function, backward, trace      visible     which patches of an image are visible
     ops/         operations, forward next to backward   blocks/     one file for each paper's block
     surrogate    g and g' of a spike                    configs     the named models' numbers
@@ -24,7 +24,7 @@ comment, `# [T, B, N, D]` is the shape of what its line has made. In backward, g
 and gx the one that goes on: gy = ∂L/∂y, gx = ∂L/∂x.
 """
 
-from . import ops, optim, surrogate
+from . import backend, kernels, ops, optim, surrogate
 from .autograd import Function, Tensor, no_grad, trace
 from .backend import to_device, to_host
 from .files.checkpoint import load, save
@@ -41,3 +41,5 @@ __all__ = [
     "list_models", "load", "no_grad", "ops", "optim", "save", "set_threads", "surrogate", "to_device",
     "to_host", "trace",
 ]  # fmt: skip
+
+backend.TWINS |= {"cpu": kernels.on_cpu, "cuda": kernels.on_cuda}  # made when first used

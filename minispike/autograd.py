@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from .backend import Array, asarray, get_device
+from .backend import Array, asarray, get_device, twin
 
 # ---------------------------------------------------------------- Tensor
 
@@ -105,7 +105,9 @@ class Function:
     input i needs a gradient. If it does not, backward may return None for it, and forward need not keep what
     only that gradient would use. An input may also be a Python number, which is a constant.
 
-    A subclass of an op is a faster form of it: it overrides forward and backward, and keeps the op's name.
+    A subclass of an op is a *twin*, a faster form of it: it overrides forward and backward, and keeps the
+    op's name. `apply` runs the twin that the arrays' device has (backend.twin), if the twin takes these
+    inputs; called alone, a Function is the form that one reads.
     """
 
     name = "Function"  # what reports and messages call it
@@ -119,19 +121,28 @@ class Function:
         if Function in cls.__bases__:
             cls.name = cls.__name__
 
+    @staticmethod
+    def takes(*arrays, **constants) -> bool:
+        """Return whether this form of an op is for these inputs. If not, the form above it is asked."""
+        return True
+
     @classmethod
     def apply(cls, *inputs, **constants) -> Tensor:
         """Run forward on the inputs' arrays; if any input needs a gradient, record the step in the graph."""
-        function = cls()
         inputs = tuple(float(x) if isinstance(x, (int, float)) else as_tensor(x) for x in inputs)
         tensors = [x for x in inputs if isinstance(x, Tensor)]
         if not tensors:
             raise ValueError(f"{where()}{cls.name} needs at least one Tensor or array")
-        function.xp = _common_xp(cls.name, tensors)
+        xp = _common_xp(cls.name, tensors)
+        arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
+        form = twin(cls, tensors[0].data)
+        while not form.takes(*arrays, **constants):
+            form = form.__base__
+        function = form()
+        function.xp = xp
         recording = _grad_enabled.get()
         function.needs = tuple(recording and isinstance(x, Tensor) and x.requires_grad for x in inputs)
         function.constants = constants
-        arrays = (x.data if isinstance(x, Tensor) else x for x in inputs)
         y = Tensor(function.forward(*arrays, **constants))
         if any(function.needs):
             function.number = next(_counter)

@@ -7,8 +7,11 @@ globally; only `to_device` and `to_host` move data.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,7 +33,13 @@ class Device:
     to_host: Callable[[Array], np.ndarray]
     fft: Any = None
 
+    @cached_property
+    def twins(self) -> dict:
+        """The table of this device's faster forms: {op: twin}."""
+        return TWINS.get(self.name, dict)()
 
+
+TWINS: dict[str, Callable[[], dict]] = {}  # for each device, the function that makes its table of twins
 HOST = Device("cpu", (np.ndarray, np.generic), np, np.asarray, np.asarray, scipy.fft)
 DEVICES = {"cpu": HOST}
 
@@ -81,6 +90,27 @@ def _cuda() -> Device:
     return DEVICES.setdefault(
         "cuda", Device("cuda", cupy.ndarray, cupy, cupy.asarray, cupy.asnumpy, cupyx.scipy.fft)
     )
+
+
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
+
+
+def twin(op: Any, x: Array) -> Any:
+    """Return the faster form of an op that the device of x has, or the op itself if there is none.
+
+    op: a Function's class, or a plain function over arrays. The tables stand in minispike/kernels.
+    """
+    return op if _plain.get() else get_device(x).twins.get(op, op)
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Inside the block every op runs as it is written to be read, without a twin."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
 
 
 def asarray(x: Any) -> Array:

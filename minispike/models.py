@@ -24,7 +24,7 @@ from .blocks.sps import SPS
 from .blocks.ssa import SSA
 from .blocks.wavelet import Mixture, WaveletMix
 from .configs import NAMES, Config, configuration
-from .nn import LIF, Linear, Module, Spiking, Transform
+from .nn import LIF, Linear, Module, Spiking
 
 # ---------------------------------------------------------------- the machine
 
@@ -101,7 +101,7 @@ def sasa(config: Config, neuron: Callable[..., LIF], rng) -> SASA:
     return SASA(D, config.num_heads, aggregate, dwc, config.qkv_bias, neuron=neuron, rng=rng)
 
 
-def transform(name: str, config: Config, rng) -> Transform:
+def transform(name: str, config: Config, rng) -> Module:
     """Return a map that mixes tokens and has no weights: Fourier, a control, or a wavelet family by name."""
     D, (height, width) = config.embed_dim, config.grid
     match name:

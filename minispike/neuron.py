@@ -20,7 +20,7 @@ surrogate's slope at H[t] − v_threshold, backwards in time:
 Spikformer §3 and its published code: τ = 2, v_threshold = 1, hard reset to 0, detached, Sigmoid(4).
 
 In this file: the constants of a neuron; `lif_unrolled`, composed from elementary ops, which is the reference;
-`IntegrateAndFire`, the equations above; its faster form; `lif`, which runs it.
+`IntegrateAndFire`, the equations above; `lif`, which runs it. Its compiled twin: kernels/host.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from numbers import Real
 from .autograd import Function, Tensor, as_tensor, where
 from .backend import Array
 from .ops import stack
-from .parallel import parallel
 from .surrogate import Sigmoid, Surrogate, spike
 
 
@@ -104,7 +103,12 @@ class IntegrateAndFire(Function):
         for t in range(len(x)):
             h = v + (x[t] - (v - neuron.rest)) / neuron.tau
             s = neuron.fire(h)
-            v = h - neuron.v_threshold * s if neuron.v_reset is None else h * (1 - s) + neuron.rest * s
+            if neuron.v_reset is None:
+                v = h - neuron.v_threshold * s
+            elif neuron.smooth:
+                v = h * (1 - s) + neuron.rest * s
+            else:  # chosen, not multiplied: an infinite H is reset, too
+                v = self.xp.where(s, neuron.rest, h)
             self.h[t], spikes[t] = h, s
         return spikes
 
@@ -122,73 +126,6 @@ class IntegrateAndFire(Function):
         return gx
 
 
-class IntegrateAndFire_fast(IntegrateAndFire):
-    """The same in place, over cache-sized groups of neurons, on every thread."""
-
-    def forward(self, x, *, neuron):
-        self.neuron, self.shape = neuron, x.shape
-        x2 = x.reshape(len(x), -1)  # [T, neurons]
-        spikes = self.xp.empty(x2.shape, x.dtype)
-        self.h = self.xp.empty(x2.shape, x.dtype) if self.needs[0] else None
-
-        def work(chunks):
-            for at in chunks:
-                h = self.xp.empty_like(spikes[:, at]) if self.h is None else self.h[:, at]
-                h[...] = x2[:, at]
-                over_time(self.xp, h, spikes[:, at], self.neuron)
-
-        parallel(work, x2.shape[1], 3 * len(x) * x.dtype.itemsize, x)
-        return spikes.reshape(x.shape)
-
-    def backward(self, gy):
-        gy, gx = gy.reshape(self.h.shape), self.xp.empty(self.h.shape, gy.dtype)
-
-        def work(chunks):
-            for at in chunks:
-                back_in_time(self.xp, gy[:, at], self.h[:, at], gx[:, at], self.neuron)
-
-        parallel(work, gx.shape[1], 5 * len(gy) * gy.dtype.itemsize, gy)
-        return gx.reshape(self.shape)
-
-
-def over_time(xp, h: Array, spikes: Array | None, neuron: Neuron) -> None:
-    """Run a group of neurons: h [T, …] holds X and gets H, in place; S goes into `spikes`, if not None."""
-    rest, v = neuron.rest, xp.full_like(h[0], neuron.rest)
-    for t, h_t in enumerate(h):
-        h_t -= v - rest if rest else v  # H = V + (X − (V − v_reset)) / τ
-        h_t /= neuron.tau
-        h_t += v
-        fired = neuron.surrogate.g(h_t - neuron.v_threshold) if neuron.smooth else h_t >= neuron.v_threshold
-        if spikes is not None:
-            spikes[t] = fired
-        if neuron.v_reset is None:
-            xp.multiply(fired, neuron.v_threshold, out=v, dtype=h.dtype)  # V = H − v_threshold S
-            xp.subtract(h_t, v, out=v)
-        else:
-            xp.multiply(h_t, 1 - fired if neuron.smooth else ~fired, out=v)  # V = H (1 − S) + v_reset S
-            if rest:
-                v += rest * fired
-
-
-def back_in_time(xp, gy: Array, h: Array, gx: Array, neuron: Neuron) -> None:
-    """Go back through a group of neurons: from gy [T, …] and their H [T, …] write gx [T, …]."""
-    u = h - neuron.v_threshold
-    g_prime = neuron.surrogate.g_prime(u)
-    xp.multiply(gy, g_prime, out=gx)  # gH, without what comes from V
-    u, h, g_prime = u[:-1], h[:-1], g_prime[:-1]  # the last V acts on nothing
-    if neuron.v_reset is None:
-        dv_dh = None if neuron.detach_reset else 1 - neuron.v_threshold * g_prime  # None: 1
-    else:
-        dv_dh = 1 - neuron.surrogate.g(u) if neuron.smooth else u < 0
-        dv_dh = dv_dh if neuron.detach_reset else dv_dh + (neuron.v_reset - h) * g_prime
-    for t in reversed(range(len(gx) - 1)):
-        gv = gx[t + 1] * (1 - 1 / neuron.tau)
-        if dv_dh is not None:
-            gv *= dv_dh[t]
-        gx[t] += gv
-    gx /= neuron.tau
-
-
 def lif(x, *constants, **named) -> Tensor:
     """Run leaky integrate-and-fire neurons over time and return their spikes, 0 or 1, in x's shape and dtype.
 
@@ -200,4 +137,4 @@ def lif(x, *constants, **named) -> Tensor:
     x, neuron = as_tensor(x), Neuron(*constants, **named)
     if x.ndim < 1 or len(x) < 1:
         raise ValueError(f"{where()}lif expects x [T, …] with T >= 1, got {list(x.shape)}")
-    return IntegrateAndFire_fast.apply(x, neuron=neuron)
+    return IntegrateAndFire.apply(x, neuron=neuron)

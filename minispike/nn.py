@@ -13,11 +13,10 @@ from contextlib import contextmanager
 from math import prod, sqrt
 
 from . import backend
-from .autograd import Tensor, is_grad_enabled, running, where
+from .autograd import Tensor, running, where
 from .fused import norm_lif
 from .neuron import Neuron, lif
 from .ops import batch_norm, broadcast_to, conv2d, depthwise_conv2d, linear
-from .ops.norm import folded
 
 # ---------------------------------------------------------------- Module
 
@@ -136,20 +135,9 @@ class Module:
 
 
 class Map(Module):
-    """A map with a weight whose last axis is the output channels: y = contract(x, weight) + bias.
-
-    `fold` = (scale, shift) gives scale·y + shift at no cost: the weight's columns are scaled instead of y.
-    """
+    """A linear map with a weight, whose last axis is the output channels, and maybe a bias."""
 
     bias: Parameter | None = None
-
-    def forward(self, x, fold=None):
-        if fold is None:
-            return self.contract(x, self.weight, self.bias)
-        scale, shift = fold
-        if self.bias is not None:
-            shift = shift + scale * self.bias.data
-        return self.contract(x, self.weight.data * scale, shift)
 
 
 class Linear(Map):
@@ -166,8 +154,8 @@ class Linear(Map):
             self.bias = Parameter(backend.zeros(n_out))
         self.out_channels = n_out
 
-    def contract(self, x, weight, bias):
-        return linear(x, weight, bias)
+    def forward(self, x):
+        return linear(x, self.weight, self.bias)
 
 
 class Conv2d(Map):
@@ -184,8 +172,8 @@ class Conv2d(Map):
         self.stride, self.padding = stride, k // 2 if padding is None else padding
         self.out_channels = n_out
 
-    def contract(self, x, weight, bias):
-        return conv2d(x, weight, bias, stride=self.stride, padding=self.padding)
+    def forward(self, x):
+        return conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
 
 
 class DepthwiseConv2d(Map):
@@ -199,22 +187,8 @@ class DepthwiseConv2d(Map):
         self.stride, self.padding = stride, k // 2 if padding is None else padding
         self.out_channels = channels
 
-    def contract(self, x, weight, bias):
-        return depthwise_conv2d(x, weight, bias, stride=self.stride, padding=self.padding)
-
-
-class Transform(Module):
-    """A map without weights: y = transform(x), with as many channels. `fold` is applied to y."""
-
-    def __init__(self, dim: int):
-        self.out_channels = dim
-
-    def forward(self, x, fold=None):
-        y = self.transform(x)
-        if fold is None:
-            return y
-        scale, shift = fold
-        return y * scale + shift
+    def forward(self, x):
+        return depthwise_conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
 
 
 # ---------------------------------------------------------------- normalisation and neuron
@@ -234,8 +208,9 @@ class BatchNorm(Module):
         return batch_norm(x, self.weight, self.bias, *running, **settings)
 
     def fold(self):
-        """Return (scale, shift), the affine map that batch norm is in eval mode."""
-        return folded(self.weight.data, self.bias.data, self.running_mean, self.running_var, self.eps)
+        """Return (scale, shift) [C] such that batch norm in eval mode is scale·x + shift."""
+        scale = self.weight.data / (self.running_var + self.eps) ** 0.5
+        return scale, self.bias.data - self.running_mean * scale
 
 
 class LIF(Module):
@@ -270,31 +245,22 @@ class Spiking(Module):
     is fed to the neuron T times; the running variance counts each value T times.
 
     Batch norm and LIF run as one op. Where `norm` or `neuron` is of any other class, even a subclass, the
-    brick calls it: neuron(norm(map x)). In eval mode without gradients BatchNorm's scale and shift go into
-    the map's weights, again at every call.
+    brick calls it: neuron(norm(map x)).
     """
 
-    def __init__(self, map: Map | Transform, neuron: Module | None = None):
+    def __init__(self, map: Module, neuron: Module | None = None):
         self.map, self.norm, self.neuron = map, BatchNorm(map.out_channels), neuron or LIF()
 
     def forward(self, x, T: int = 1):
-        return self.fire(self.current(x), T)
-
-    @property
-    def folds(self) -> bool:
-        return type(self.norm) is BatchNorm and not self.training and not is_grad_enabled()
-
-    def current(self, x) -> Tensor:
-        """Return map x, with batch norm folded in where the brick folds."""
-        return self.map(x, self.norm.fold()) if self.folds else self.map(x)
+        return self.fire(self.map(x), T)
 
     def fire(self, y, T: int = 1) -> Tensor:
-        """Return the spikes [T, …] of what `current` gave, y [T, …] or [1, …]."""
+        """Return the spikes [T, …] of the map's output y [T, …] or [1, …]."""
         if T > 1 and len(y) != 1:
             raise ValueError(
                 f"{where()}only a static input [1, …] is repeated T = {T} times, got {len(y)} steps"
             )
-        if not self.folds and type(self.norm) is BatchNorm and type(self.neuron) is LIF:
+        if type(self.norm) is BatchNorm and type(self.neuron) is LIF:
             return norm_lif(y, self.norm, self.neuron, T)
-        y = broadcast_to(y, (T, *y.shape[1:])) if T > 1 else y
-        return self.neuron(y if self.folds else self.norm(y))
+        y = self.norm(y)
+        return self.neuron(broadcast_to(y, (T, *y.shape[1:])) if T > 1 else y)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import cos, inf, pi
 
-from .backend import Array, asarray, get_device, get_xp, to_device
+from .backend import Array, asarray, get_device, get_xp, to_device, twin
 from .nn import Module, Parameter
 
 
@@ -61,6 +62,10 @@ class AdamW(SGD):
     p −= lr · m̂ / (√v̂ + eps)                                  m̂ = m/(1 − β₁ᵗ)        v̂ = v/(1 − β₂ᵗ)
 
     lr_scales: a factor on lr for each parameter, as `layer_scales` makes them for fine-tuning.
+
+    Data, gradients, m and v of all parameters lie in four flat arrays, those with the same rate and decay
+    next to each other, so that a step is a few operations on long arrays. `p.data` becomes a view of its
+    part.
     """
 
     numbers, averages = ("lr", "t"), ("v", "m")
@@ -84,21 +89,70 @@ class AdamW(SGD):
         check_range("weight_decay", weight_decay, 0)
         if len(self.lr_scales) != len(self.parameters):
             raise ValueError(f"{len(self.lr_scales)} lr_scales for {len(self.parameters)} parameters")
+        self._lay_out()
 
     def step(self) -> None:
         """Move every parameter that has a gradient."""
         self.t += 1
+        if any(p.data.base is not self.flat[0] for p in self.parameters):
+            self._lay_out()  # model.to() or another optimizer has given them other arrays
         beta1, beta2 = self.betas
-        for p, m, v, scale in zip(self.parameters, self.m, self.v, self.lr_scales, strict=True):
-            if p.grad is None:
-                continue
+        update = twin(adamw, self.flat[0])
+        for at, scale, decays in self._runs():
             lr = self.lr * scale
-            if p.ndim >= 2:
-                p.data *= 1 - lr * self.weight_decay
-            m += (1 - beta1) * (p.grad - m)
-            v += (1 - beta2) * (p.grad * p.grad - v)
-            root = get_xp(v).sqrt(v / (1 - beta2**self.t))
-            p.data -= lr / (1 - beta1**self.t) * m / (root + self.eps)
+            keep = 1 - lr * self.weight_decay if decays else 1.0
+            rate, correction = lr / (1 - beta1**self.t), 1 - beta2**self.t
+            update(*(each[at] for each in self.flat), keep, 1 - beta1, 1 - beta2, rate, correction, self.eps)
+
+    def _lay_out(self) -> None:
+        """Put data, gradients, m and v of all parameters into flat arrays: first what decays."""
+        kinds = {(get_device(p.data).name, p.dtype.name) for p in self.parameters}
+        if len(kinds) > 1:
+            found = ", ".join(f"{dtype} on {device}" for device, dtype in sorted(kinds))
+            raise ValueError(f"AdamW needs parameters of one dtype on one device, got {found}")
+        first, total = self.parameters[0].data, sum(p.data.size for p in self.parameters)
+        self.flat = [get_xp(first).empty(total, first.dtype) for _ in range(4)]
+        data, _, flat_m, flat_v = self.flat
+        self.places, start = {}, 0
+        for i in sorted(range(len(self.parameters)), key=self._kind):
+            p = self.parameters[i]
+            self.places[i] = at = slice(start, start + p.data.size)
+            start = at.stop
+            m, v = (to_device(each[i], get_device(first).name) for each in (self.m, self.v))
+            for flat, array in ((data, p.data), (flat_m, m), (flat_v, v)):
+                flat[at] = array.reshape(-1)
+            p.data, self.m[i], self.v[i] = (flat[at].reshape(p.shape) for flat in (data, flat_m, flat_v))
+
+    def _kind(self, i: int) -> tuple[bool, float]:
+        return self.parameters[i].ndim < 2, self.lr_scales[i]
+
+    def _runs(self) -> Iterator[tuple[slice, float, bool]]:
+        """Copy the gradients; yield (place, lr scale, whether it decays) of neighbours of one kind."""
+        run, kind = None, None
+        for i, at in self.places.items():
+            if self.parameters[i].grad is None:
+                continue
+            self.flat[1][at] = self.parameters[i].grad.reshape(-1)
+            if run and run.stop == at.start and kind == self._kind(i):
+                run = slice(run.start, at.stop)
+                continue
+            if run:
+                yield run, kind[1], not kind[0]
+            run, kind = at, self._kind(i)
+        if run:
+            yield run, kind[1], not kind[0]
+
+
+def adamw(p, g, m, v, keep, to_g, to_square, rate, correction, eps) -> None:
+    """Move parameters p by their gradients g, in place; see AdamW. All arrays are flat.
+
+    keep = 1 − lr·weight_decay    to_g = 1 − β₁    to_square = 1 − β₂    rate = lr/(1 − β₁ᵗ)
+    correction = 1 − β₂ᵗ
+    """
+    p *= keep
+    m += to_g * (g - m)
+    v += to_square * (g * g - v)
+    p -= rate * m / (get_xp(p).sqrt(v / correction) + eps)
 
 
 def check_range(name: str, value: float, low: float, below: float = inf) -> None:

@@ -1,7 +1,7 @@
-"""Threads, bytes and memory: what makes array code fast on a processor without changing its result.
+"""Threads and memory: what makes loops fast on a processor without changing their result.
 
-`parallel` splits a loop over range(n) into one span per thread, and each span into chunks that fit the cache.
-NumPy releases the interpreter's lock inside its loops, so plain Python threads are enough.
+`spans` splits a loop over range(n) into one span per thread. NumPy and compiled loops release the
+interpreter's lock, so plain Python threads are enough.
 """
 
 from __future__ import annotations
@@ -15,16 +15,10 @@ from functools import cache
 from threading import Lock
 from typing import Any
 
-import numpy as np
 from threadpoolctl import ThreadpoolController
-
-from .backend import HOST, Array, get_xp
 
 # ---------------------------------------------------------------- threads
 
-CHUNK_BYTES = (
-    4 * 1024 * 1024
-)  # what one chunk of a loop touches: it fits the cache, and the overhead per chunk is small
 _threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -42,28 +36,22 @@ def get_threads() -> int:
     return _threads
 
 
-def parallel(work: Callable[[list[slice]], Any], n: int, bytes_each: int, like: Array) -> list:
-    """Split range(n) into one span per thread and each span into chunks; return `work(chunks)` of each span.
+def spans(work: Callable[[int, int], Any], n: int, least: int = 1) -> list:
+    """Split range(n) into one span per thread, none shorter than `least`; return work(start, stop) of each.
 
-    bytes_each: the memory that one index touches; a chunk's fits the cache.    like: an array of the device.
-    A device other than the host gets a single span and, up to 1 GiB, a single chunk, because its array
-    library has its own threads. The cuts depend only on the arguments and the number of threads, so a run
-    repeats bit for bit.
+    The cuts depend only on the arguments and the number of threads, so a run repeats bit for bit. `work` must
+    release the interpreter's lock, as NumPy's loops and compiled ones do. BLAS has one thread meanwhile:
+    otherwise its threads and ours would compete for the cores.
     """
-    on_host = isinstance(like, HOST.array_type)
-    step = max(1, (CHUNK_BYTES if on_host else 2**30) // max(1, bytes_each))
-    spans = max(1, min(_threads, n // (2 * step))) if on_host else 1  # waking a thread costs time
-    edges = [n * i // spans for i in range(spans + 1)]
-    jobs = [
-        [slice(a, min(a + step, stop)) for a in range(start, stop, step)]
-        for start, stop in zip(edges, edges[1:], strict=False)
-    ]
-    if len(jobs) == 1 or not _at_work.acquire(blocking=False):  # or another caller uses the threads
-        return [work(job) for job in jobs]
+    count = max(1, min(_threads, n // max(1, least)))
+    edges = [n * i // count for i in range(count + 1)]
+    jobs = list(zip(edges, edges[1:], strict=False))
+    if count == 1 or not _at_work.acquire(blocking=False):  # or another caller uses the threads
+        return [work(*job) for job in jobs]
     try:
         with _one_blas_thread():
-            others = [_pool(_threads - 1).submit(work, job) for job in jobs[1:]]
-            return [work(jobs[0])] + [other.result() for other in others]
+            others = [_pool(_threads - 1).submit(work, *job) for job in jobs[1:]]
+            return [work(*jobs[0])] + [other.result() for other in others]
     finally:
         _at_work.release()
 
@@ -92,29 +80,16 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+@cache
+def blas_kernel() -> str:
+    """Return the name of the kernel that BLAS has chosen for this processor, such as Zen or SkylakeX."""
+    names = (library.get("architecture") for library in _blas().info() if library["user_api"] == "blas")
+    return next(filter(None, names), "unknown")
+
+
 def _one_blas_thread():
     """Hold BLAS to one thread while our own threads are busy; otherwise they would compete for the cores."""
     return _blas().limit(limits=1, user_api="blas") if _threads > 1 else nullcontext()
-
-
-def as_bytes(x: Array) -> Array:
-    """Return x as uint8 where that loses nothing, as for spikes and small counts; otherwise return x itself.
-
-    An op that keeps x until its backward then needs a quarter of float32's memory. `.astype(gy.dtype)` gives
-    the values back.
-    """
-    flat = x.reshape(-1)
-    small = get_xp(x).empty(flat.shape, "uint8")
-
-    def work(chunks):
-        with np.errstate(invalid="ignore"):  # a value that does not fit into a byte is found by comparing
-            for at in chunks:
-                small[at] = flat[at]
-                if not (small[at] == flat[at]).all():
-                    return False
-        return True
-
-    return small.reshape(x.shape) if all(parallel(work, flat.size, 2 * x.dtype.itemsize, x)) else x
 
 
 def keep_freed_memory() -> None:

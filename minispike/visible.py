@@ -35,7 +35,7 @@ class Visible:
         T: only for a static image x [1, B, H, W, C], which the neurons see T times.
         """
         with running(brick):
-            y = brick.current(x)
+            y = brick.map(x)
             spikes = brick.fire(self.take(y), T)
             return self.put(spikes, *y.shape[2:4])
 

@@ -1,14 +1,11 @@
-"""Batch norm and neuron in one pass, against the two ops in a row and against finite differences."""
-
-from itertools import product
+"""Batch norm and neuron as one op, against the two ops in a row and against finite differences."""
 
 import numpy as np
 import pytest
 
-from minispike import LIF, BatchNorm, Tensor, check_grads, no_grad, ops, parallel, set_threads
-from minispike.fused import NormaliseAndFire_fast, norm_lif
-from minispike.neuron import Neuron
-from minispike.surrogate import ATan, Rectangle, Sigmoid
+from minispike import LIF, BatchNorm, Linear, Spiking, Tensor, check_grads, no_grad, ops, trace
+from minispike.fused import norm_lif
+from minispike.surrogate import ATan, Rectangle
 
 MODES = [
     dict(),
@@ -75,56 +72,14 @@ def test_its_gradients_are_the_finite_differences(rng, static, training):
         check_grads(lambda x, norm=norm, lif=lif: norm_lif(x, norm, lif, T), x, norm.weight, norm.bias)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("static", [False, True])
-def test_large_arrays_in_float32(monkeypatch, threads, static):
-    """Over many chunks: the spikes bit for bit, the gradients to float32's rounding, 2e-6 of the largest."""
-    monkeypatch.setattr(parallel, "CHUNK_BYTES", 2**14)
-    before = parallel.get_threads()
-    set_threads(threads)
-    rng = np.random.default_rng(0)
-    T, shape = (4, (1, 40, 9, 32)) if static else (1, (4, 40, 9, 32))
-    x = (30 + rng.standard_normal(shape)).astype("float32")
-    gy = rng.standard_normal((4, 40, 9, 32)).astype("float32")
-    layers = pair(rng, 32, "float32", surrogate=Sigmoid())
-    one, two, again = (run(f, x, gy, *layers, T) for f in (norm_lif, one_after_the_other, norm_lif))
-    set_threads(before)
-    assert np.array_equal(one[0], two[0]) and one[0].dtype == one[1].dtype == np.float32
-    for a, b, c in zip(one, two, again, strict=True):
-        assert abs(a - b).max() <= 2e-6 * abs(b).max() and np.array_equal(a, c)
-
-
-def test_it_keeps_its_input_alone(rng):
+def test_it_runs_under_the_names_of_its_two_layers(rng):
+    """So that traces find neurons at their place, whatever computes them."""
     norm, neuron = pair(rng, 6)
-    x = rng.standard_normal((4, 3, 5, 6))
-    function = norm_lif(Tensor(x, requires_grad=True), norm, neuron).creator
-    kept = [value for value in vars(function).values() if isinstance(value, np.ndarray)]
-    assert sum(a.size for a in kept) == x.size + 4 * 6  # γ, β, μ, r
-
-
-def layouts(a):
-    """The same values in row-major order, in column-major order, backwards, every other one, not to write."""
-    wide = np.repeat(a, 2, -1)
-    wide.flags.writeable = False
-    return a, np.asfortranarray(a), np.flip(np.flip(a).copy()), wide[..., ::2]
-
-
-@pytest.mark.parametrize("static", [False, True])
-def test_any_layout_twice_and_nothing_of_the_callers_is_written(rng, monkeypatch, static):
-    monkeypatch.setattr(parallel, "CHUNK_BYTES", 1000)
-    x, gy = rng.standard_normal((1 if static else 4, 3, 7, 5)), rng.standard_normal((4, 3, 7, 5))
-    neuron = Neuron(v_reset=-0.3, detach_reset=False)
-    own = dict(mean=x.mean((0, 1, 2)), var=x.var((0, 1, 2)), eps=1e-5, own=True)
-    found = []
-    for some_x, some_gy in product(layouts(x), layouts(gy)):
-        function = NormaliseAndFire_fast()
-        function.xp = np
-        spikes = function.forward(some_x, np.full(5, 2.0), np.ones(5), T=4, neuron=neuron, **own)
-        found += [(spikes, *function.backward(some_gy)) for _ in range(2)]
-        assert np.array_equal(some_x, x) and np.array_equal(some_gy, gy)
-    for other in found[1:]:
-        for a, b in zip(found[0], other, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
+    brick, places = Spiking(Linear(6, 6, rng=rng), neuron), []
+    brick.norm = norm
+    with trace(lambda function, inputs, y, path: places.append((path, function.name))):
+        brick(rng.standard_normal((4, 3, 6)))
+    assert places == [("map", "MatMulAdd"), ("neuron", "NormaliseAndFire")]
 
 
 def test_no_gradient_for_an_input_that_wants_none(rng):

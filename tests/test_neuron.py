@@ -142,8 +142,7 @@ def test_the_dtype_is_kept(rng, dtype, smooth):
     assert y.dtype == dtype and x.grad.dtype == dtype
 
 
-def test_many_neurons_over_chunks_and_threads(rng, monkeypatch):
-    monkeypatch.setattr("minispike.parallel.CHUNK_BYTES", 4096)
+def test_many_neurons(rng):
     x = 2 * rng.standard_normal((4, 3001)) + 1
     compare(lif, lif_unrolled, x)
 

@@ -1,15 +1,14 @@
-"""Threads, bytes and memory: the same result whatever the threads, and nothing lost in a byte."""
+"""Threads and memory: the same result whatever the threads."""
 
 import os
 import signal
 import time
-from importlib import import_module
 from threading import Event, Thread, get_ident
 
 import numpy as np
 import pytest
 
-from minispike import LIF, Tensor, backend, create_model, lif, ops, parallel, to_host
+from minispike import LIF, create_model, lif, ops, parallel
 
 from .blocks.test_blocks import lively
 
@@ -29,29 +28,28 @@ def test_every_index_is_visited_once_whatever_the_threads(threads, n):
     for size in (0, 1, 7, 1000, 12345):
         counts = np.zeros(size, int)
 
-        def work(chunks, counts=counts):
-            for chunk in chunks:
-                counts[chunk] += 1
-            return sum(chunk.stop - chunk.start for chunk in chunks)
+        def work(start, stop, counts=counts):
+            counts[start:stop] += 1
+            return stop - start
 
-        totals = parallel.parallel(work, size, parallel.CHUNK_BYTES // 100, counts)
+        totals = parallel.spans(work, size, least=100)
+        assert len(totals) == 1 or min(totals) >= 100
         assert (counts == 1).all() and sum(totals) == size and len(totals) <= n
 
 
 def test_an_error_in_a_thread_comes_out(threads):
     threads(2)
 
-    def work(chunks):
-        if chunks[0].start:
+    def work(start, stop):
+        if start:
             raise ValueError("second span")
 
     with pytest.raises(ValueError, match="second span"):
-        parallel.parallel(work, 1000, parallel.CHUNK_BYTES, np.zeros(1))
+        parallel.spans(work, 1000)
 
 
-def test_a_run_repeats_bit_for_bit_for_a_given_number_of_threads(threads, rng, monkeypatch):
-    monkeypatch.setattr(parallel, "CHUNK_BYTES", 4096)
-    x, labels = rng.standard_normal((8, 8, 8, 1)).astype("float32"), np.arange(8)
+def test_a_run_repeats_bit_for_bit_for_a_given_number_of_threads(threads, rng):
+    x, labels = rng.standard_normal((64, 8, 8, 1)).astype("float32"), np.arange(64) % 10
 
     def gradients():
         model = lively(create_model("spikformer_1_64_digits"), np.random.default_rng(1))
@@ -66,36 +64,6 @@ def test_a_run_repeats_bit_for_bit_for_a_given_number_of_threads(threads, rng, m
 def test_at_least_one_thread(threads):
     with pytest.raises(ValueError, match="n >= 1, got 0"):
         threads(0)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_spikes_are_kept_as_bytes_and_nothing_else_is(rng, device, dtype):
-    counts = backend.to_device(rng.integers(0, 256, (3, 5, 7)).astype(dtype), device)
-    small = parallel.as_bytes(counts)
-    assert small.dtype == "uint8" and small.shape == counts.shape and small.nbytes == counts.size
-    assert np.array_equal(to_host(small.astype(dtype)), to_host(counts))
-    for odd in (0.5, -1, 256, np.nan, np.inf):
-        other = counts.copy()
-        other[-1, -1, -1] = odd
-        assert parallel.as_bytes(other) is other, odd
-
-
-@pytest.mark.parametrize("T", [1, 40])  # in one span, and in one for each thread
-def test_gradients_from_bytes_are_the_same_bit_for_bit(rng, monkeypatch, threads, T):
-    threads(2)
-    x = rng.integers(0, 4, (T, 8, 8, 8, 6)).astype("float32")
-    kernel, matrix = (rng.standard_normal(shape).astype("float32") for shape in ((3, 3, 6, 4), (6, 4)))
-
-    def gradients():
-        inputs = [Tensor(a, requires_grad=True) for a in (x, kernel, matrix)]
-        y = ops.conv2d(inputs[0], inputs[1], padding=1) * ops.linear(inputs[0], inputs[2])
-        y.backward(np.ones(y.shape, "float32"))
-        return [tensor.grad for tensor in inputs]
-
-    from_bytes = gradients()
-    for name in ("conv", "matmul"):
-        monkeypatch.setattr(import_module(f"minispike.ops.{name}"), "as_bytes", lambda x: x)
-    assert all(np.array_equal(a, b) for a, b in zip(from_bytes, gradients(), strict=True))
 
 
 def test_freed_memory_can_be_kept_anywhere(monkeypatch):
@@ -113,39 +81,35 @@ def test_freed_memory_can_be_kept_anywhere(monkeypatch):
 def test_two_callers_do_not_take_each_others_threads(threads):
     """The second goes its way alone, in the same pieces; BLAS has its threads back when both are done."""
     threads(2)
-    waiting, go, seen, x = Event(), Event(), [], np.zeros(1)
+    waiting, go, seen, n = Event(), Event(), [], 64
 
-    def slow(chunks):
+    def slow(*span):
         waiting.set()
         assert go.wait(10)
-        return chunks
+        return span
 
     def blas():
         return {lib["num_threads"] for lib in parallel._blas().info() if lib["user_api"] == "blas"}
 
-    n, each = 64, parallel.CHUNK_BYTES // 4
-    first = Thread(target=lambda: seen.append(parallel.parallel(slow, n, each, x)))
+    first = Thread(target=lambda: seen.append(parallel.spans(slow, n)))
     first.start()
     assert waiting.wait(10)
-    inner = parallel.parallel(lambda chunks: (get_ident(), chunks), n, each, x)
+    inner = parallel.spans(lambda *span: (get_ident(), span), n)
     assert {who for who, _ in inner} == {get_ident()} and len(inner) == 2
     go.set()
     first.join()
-    assert seen == [[chunks for _, chunks in inner]] and blas() == {2}
+    assert seen == [[span for _, span in inner]] and blas() == {2}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of later Pythons
 def test_a_forked_process_has_threads_of_its_own(threads):
     threads(2)
-    x, n, each = np.zeros(1), 64, parallel.CHUNK_BYTES // 4
-    here = parallel.parallel(lambda chunks: chunks, n, each, x)  # now there is a pool
+    here = parallel.spans(lambda *span: span, 64)  # now there is a pool
     with parallel._at_work:  # and somebody works with it
         child = os.fork()
         if not child:
-            os._exit(
-                parallel.parallel(lambda chunks: chunks, n, each, x) != here or parallel._at_work.locked()
-            )
+            os._exit(parallel.spans(lambda *span: span, 64) != here or parallel._at_work.locked())
     for _ in range(1000):
         done, status = os.waitpid(child, os.WNOHANG)
         if done:

@@ -52,6 +52,71 @@ def test_adamw_is_its_equation_and_decays_only_weights(shape, decays):
         np.testing.assert_allclose(p.data, expected, rtol=1e-12)
 
 
+def parameter_by_parameter(arrays, gradients, scales, **settings):
+    """AdamW as a loop over parameters, in its order of operations."""
+    arrays = [array.copy() for array in arrays]
+    averages = [(np.zeros_like(a), np.zeros_like(a)) for a in arrays]
+    for t, step in enumerate(gradients, 1):
+        for p, g, (m, v), scale in zip(arrays, step, averages, scales, strict=True):
+            if g is None:
+                continue
+            lr = 1e-2 * scale
+            if p.ndim >= 2:
+                p *= 1 - lr * 0.3
+            m += (1 - 0.9) * (g - m)
+            v += (1 - 0.999) * (g * g - v)
+            p -= lr / (1 - 0.9**t) * m / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    return arrays
+
+
+@pytest.mark.parametrize("storey", ["plain", "twin"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adamw_on_flat_arrays_is_bit_for_bit_that_of_each_parameter(rng, monkeypatch, dtype, storey):
+    """With rates of their own, with and without decay, and some without a gradient in some steps."""
+    monkeypatch.setattr("minispike.kernels.compiled.LEAST", 1 if storey == "twin" else 2**60)
+    shapes = [(5,), (3, 4), (7,), (2, 2, 3), (1,), (6, 1), (100, 77)]
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    scales = [1.0, 0.5, 1.0, 0.5, 0.25, 1.0, 1.0]
+    gradients = [[rng.standard_normal(shape).astype(dtype) for shape in shapes] for _ in range(4)]
+    gradients[1][3] = gradients[2][0] = gradients[2][5] = None
+    parameters = [Parameter(array.copy()) for array in arrays]
+    optimizer = AdamW(parameters, 1e-2, weight_decay=0.3, lr_scales=scales)
+    for step in gradients:
+        for p, g in zip(parameters, step, strict=True):
+            p.grad = g
+        optimizer.step()
+    for p, expected in zip(parameters, parameter_by_parameter(arrays, gradients, scales), strict=True):
+        assert p.dtype == dtype and np.array_equal(p.data, expected)
+
+
+def test_flat_arrays_follow_the_parameters(rng):
+    """After to(), load_state_dict() and another optimizer, a step still moves the model's arrays."""
+    model = create_model("spikformer_1_64_digits", **SMALL)
+    optimizer = AdamW(model.parameters(), 0.1)
+
+    def moves(optimizer):
+        before = [p.data.copy() for p in model.parameters()]
+        for p in model.parameters():
+            p.grad = np.ones_like(p.data)
+        optimizer.step()
+        return all((p.data != b).any() for p, b in zip(model.parameters(), before, strict=True))
+
+    assert moves(optimizer)
+    model.load_state_dict({path: 2 * array for path, array in model.state_dict().items()})
+    assert moves(optimizer)
+    model.to(dtype="float64")
+    assert moves(optimizer) and optimizer.m[0].dtype == "float64"
+    other = AdamW(model.parameters(), 0.1)
+    assert moves(other) and moves(optimizer) and moves(other)
+    assert all(p.data.base is other.flat[0] for p in model.parameters())
+
+
+def test_adamw_refuses_parameters_of_two_dtypes():
+    p, q = Parameter(np.ones(2)), Parameter(np.ones(2, "float32"))
+    with pytest.raises(ValueError, match="one dtype on one device, got float32 on cpu, float64 on cpu"):
+        AdamW([p, q])
+
+
 def test_zero_grad_forgets_and_a_parameter_without_gradient_stays():
     for make in (SGD, AdamW):
         p, q = parameter(1.0, 2.0), parameter(1.0)

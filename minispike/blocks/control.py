@@ -10,23 +10,26 @@ from __future__ import annotations
 
 from ..autograd import Tensor, as_tensor
 from ..backend import make_rng, orthogonal
-from ..nn import Transform
+from ..nn import Module
 from ..ops import matmul
 
 
-class Identity(Transform):
+class Identity(Module):
     """Return the tokens as they are: y = x."""
 
-    def transform(self, x) -> Tensor:
+    def __init__(self, dim: int):
+        self.out_channels = dim
+
+    def forward(self, x) -> Tensor:
         return as_tensor(x)
 
 
-class RandomMix(Transform):
+class RandomMix(Module):
     """Mix N tokens by one fixed random orthogonal matrix, y = M x, the same for every image."""
 
     def __init__(self, dim: int, n_tokens: int, *, rng):
-        super().__init__(dim)
+        self.out_channels = dim
         self.matrix = orthogonal(n_tokens, make_rng(rng))
 
-    def transform(self, x) -> Tensor:
+    def forward(self, x) -> Tensor:
         return matmul(self.matrix, x)

@@ -12,16 +12,16 @@ the residual around the mixer keeps the rest.
 from __future__ import annotations
 
 from ..autograd import Tensor
-from ..nn import Transform
+from ..nn import Module
 from ..ops import fourier
 
 
-class FourierMix(Transform):
+class FourierMix(Module):
     """Mix tokens x [T, B, N, dim] by Re(F ·) along axes "tokens" or "tokens and channels"."""
 
     def __init__(self, dim: int, axes: str = "tokens"):
-        super().__init__(dim)
+        self.out_channels = dim
         self.axes = axes
 
-    def transform(self, x) -> Tensor:
+    def forward(self, x) -> Tensor:
         return fourier(x, self.axes)

@@ -70,9 +70,9 @@ class _Watch:
         row.forward += now - self.last
         for value in vars(function).values():
             if is_array(value) and value.ndim:
-                array = value if value.base is None else value.base
-                row.kept += 0 if id(array) in self.seen else array.nbytes / 2**20
-                self.seen.add(id(array))
+                place = _address(value)
+                row.kept += 0 if place in self.seen else value.nbytes / 2**20
+                self.seen.add(place)
         backward = function.backward
 
         def timed(gy):
@@ -83,6 +83,11 @@ class _Watch:
 
         function.backward = timed
         self.last = time.perf_counter()
+
+
+def _address(array) -> int:
+    """Return where an array's data begin: two views of one array are one thing that is kept."""
+    return getattr(array, "__cuda_array_interface__", getattr(array, "__array_interface__", None))["data"][0]
 
 
 # ---------------------------------------------------------------- showing

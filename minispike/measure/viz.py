@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..autograd import no_grad, trace
 from ..backend import Array, to_host
+from ..fused import NormaliseAndFire
 from ..neuron import IntegrateAndFire
 from ..nn import Module, mode
 
@@ -16,13 +17,15 @@ INK, BLUE, ORANGE, GREEN, GREY = "#222222", "#2a6fbb", "#e07b28", "#3a9a5b", "#9
 
 # ---------------------------------------------------------------- look inside
 
+NEURONS = IntegrateAndFire, NormaliseAndFire  # the ops whose outputs are spikes
+
 
 def spikes_of(model: Module, x) -> dict[str, Array]:
     """Run the model once in eval mode; return each neuron layer's spikes [T, …] by path, in running order."""
     found: dict[str, Array] = {}
 
     def look(function, inputs, output, path):
-        if isinstance(function, IntegrateAndFire):
+        if isinstance(function, NEURONS):
             found[path] = to_host(output.data)
 
     with mode(model, training=False), no_grad(), trace(look):
@@ -39,7 +42,7 @@ def firing_rates(model: Module, x, batch_size: int | None = None) -> dict[str, f
     n = x.shape[-4]  # of [B, H, W, C] and of frames [T, B, H, W, C]
 
     def look(function, inputs, output, path):
-        if isinstance(function, IntegrateAndFire):
+        if isinstance(function, NEURONS):
             rates[path] = rates.get(path, 0.0) + piece.shape[-4] / n * float(output.data.mean())
 
     for first in range(0, n, batch_size or n):

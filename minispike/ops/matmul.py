@@ -10,8 +10,7 @@ from __future__ import annotations
 from math import prod
 
 from ..autograd import Function, Tensor, unbroadcast, where
-from ..backend import Array, get_xp
-from ..parallel import as_bytes
+from ..backend import Array
 
 # ---------------------------------------------------------------- batched product
 
@@ -63,13 +62,15 @@ class MatMulAdd(Function):
     """
 
     def forward(self, x, w, b=None):
-        self.x, self.w, self.has_bias = x, w, b is not None
-        y = x @ w  # [..., out]
+        self.x, self.w, self.has_bias, lead = x, w, b is not None, x.shape[:-1]
+        y = (x.reshape(-1, w.shape[0]) @ w).reshape(*lead, w.shape[1])
         return y if b is None else y + b
 
     def backward(self, gy):
-        x, g = self.x.reshape(-1, self.x.shape[-1]), gy.reshape(-1, gy.shape[-1])  # [rows, in], [rows, out]
-        gx, gw = gy @ self.w.T, x.T @ g
+        n_in, n_out = self.w.shape
+        x, g = self.x.reshape(-1, n_in), gy.reshape(-1, n_out)  # [rows, in], [rows, out]
+        gx = (g @ self.w.T).reshape(self.x.shape) if self.needs[0] else None
+        gw = x.T @ g if self.needs[1] else None
         return (gx, gw, column_sums(gy).astype(gy.dtype)) if self.has_bias else (gx, gw)
 
     @staticmethod
@@ -83,31 +84,13 @@ class MatMulAdd(Function):
         return ((w != 0).sum(1),)
 
 
-class MatMulAdd_fast(MatMulAdd):
-    """The same as one product over all rows. Spikes and small integers in x are kept as bytes."""
-
-    def forward(self, x, w, b=None):
-        self.x, self.w, self.has_bias = as_bytes(x) if self.needs[1] else None, w, b is not None
-        y = x.reshape(-1, w.shape[0]) @ w  # [rows, out]
-        if b is not None:
-            y += b
-        return y.reshape(*x.shape[:-1], w.shape[1])
-
-    def backward(self, gy):
-        n_in, n_out = self.w.shape
-        g = gy.reshape(-1, n_out)  # [rows, out]
-        gx = (g @ self.w.T).reshape(*gy.shape[:-1], n_in) if self.needs[0] else None
-        gw = self.x.astype(g.dtype, copy=False).reshape(-1, n_in).T @ g if self.needs[1] else None
-        return (gx, gw, column_sums_fast(g).astype(g.dtype)) if self.has_bias else (gx, gw)
-
-
 def linear(x, w, b=None) -> Tensor:
     """Return x w + b: x [..., in], w [in, out], b [out] or None -> [..., out]."""
     if len(x.shape) < 1 or x.shape[-1] != w.shape[0]:
         expected = f"x [..., {w.shape[0]}] for a weight {list(w.shape)}"
         raise ValueError(f"{where()}linear expects {expected}, got {list(x.shape)}")
     check_bias("linear", b, w)
-    return MatMulAdd_fast.apply(x, w) if b is None else MatMulAdd_fast.apply(x, w, b)
+    return MatMulAdd.apply(x, w) if b is None else MatMulAdd.apply(x, w, b)
 
 
 def check_bias(name: str, b, w) -> None:
@@ -125,18 +108,3 @@ def column_sums(x: Array) -> Array:
     A running float32 sum over four million values is 4 % off.
     """
     return x.reshape(-1, x.shape[-1]).sum(0, dtype="float64")
-
-
-def column_sums_fast(x: Array) -> Array:
-    """Return what `column_sums` does: float32 sums over up to 1,024 rows, which are added in float64.
-
-    A product with a row of ones makes each of these sums at the speed of memory.
-    """
-    xp, step, rows = get_xp(x), 1024, x.shape[-2]
-    whole = rows // step * step
-    ones = xp.ones((1, step), x.dtype)
-    total = (ones[:, : rows - whole] @ x[..., whole:, :]).reshape(-1, x.shape[-1]).sum(0, dtype="float64")
-    if whole:
-        blocks = x[..., :whole, :].reshape(*x.shape[:-2], -1, step, x.shape[-1])
-        total += (ones @ blocks).reshape(-1, x.shape[-1]).sum(0, dtype="float64")
-    return total

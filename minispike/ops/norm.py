@@ -13,9 +13,8 @@ In words: gx is gy without its mean and without its part along x̂, the two dire
 from __future__ import annotations
 
 from ..autograd import Function, Tensor, where
-from ..backend import Array, get_xp
-from ..parallel import parallel
-from .matmul import column_sums, column_sums_fast
+from ..backend import Array, twin
+from .matmul import column_sums
 
 # ---------------------------------------------------------------- normalise
 
@@ -37,63 +36,6 @@ class Normalise(Function):
         return (gy - erased) * (self.gamma * self.r), ggamma, gbeta
 
 
-class Normalise_fast(Normalise):
-    """The same in cache-sized chunks of rows, on every thread, without an array for x̂."""
-
-    def forward(self, x, gamma, beta, *, mean, var, eps, own):
-        self.x, self.gamma, self.own = x, gamma, own
-        self.mean, self.r = mean, 1 / self.xp.sqrt(var + eps)
-        rows, scale = x.reshape(-1, x.shape[-1]), gamma * self.r
-        y = self.xp.empty_like(rows)
-
-        def work(chunks):
-            for at in chunks:
-                affine(self.xp, rows[at], mean, scale, beta, out=y[at])
-
-        parallel(work, len(rows), 2 * rows.shape[1] * x.dtype.itemsize, x)
-        return y.reshape(x.shape)
-
-    def backward(self, gy):
-        rows, g = self.x.reshape(-1, gy.shape[-1]), gy.reshape(-1, gy.shape[-1])
-        row_bytes = 4 * rows.shape[1] * gy.dtype.itemsize
-
-        def sums(chunks):
-            sum_g = sum_gx = 0.0
-            for at in chunks:
-                sum_g += column_sums_fast(g[at])
-                sum_gx += column_sums_fast(g[at] * (rows[at] - self.mean))
-            return self.xp.stack([sum_g, sum_gx])
-
-        gbeta, ggamma = sum(parallel(sums, len(g), row_bytes, gy)).astype(gy.dtype)
-        ggamma *= self.r
-        if not self.needs[0]:
-            return None, ggamma, gbeta
-        scale = self.gamma * self.r
-        if not self.own:
-            return gy * scale, ggamma, gbeta
-        gx = self.xp.empty_like(g)
-        along, mean_g = ggamma * self.r / len(g), gbeta / len(g)
-
-        def spread(chunks):
-            for at in chunks:
-                part = gx[at]
-                self.xp.subtract(self.mean, rows[at], out=part)  # −(x − μ)
-                part *= along
-                part += g[at]
-                part -= mean_g
-                part *= scale
-
-        parallel(spread, len(g), row_bytes, gy)
-        return gx.reshape(gy.shape), ggamma, gbeta
-
-
-def affine(xp, x: Array, mean: Array, scale: Array, shift: Array, out: Array) -> None:
-    """Write (x − mean)·scale + shift into out: x [rows, C], the others [C]."""
-    xp.subtract(x, mean, out=out)
-    out *= scale
-    out += shift
-
-
 # ---------------------------------------------------------------- mean and variance
 
 
@@ -108,39 +50,6 @@ def moments(x: Array) -> tuple[Array, Array]:
     return mean, (column_sums((x - mean) ** 2) / n).astype(x.dtype)
 
 
-def moments_fast(x: Array) -> tuple[Array, Array]:
-    """Return what `moments` does, in one pass over memory.
-
-    Each chunk is centred on its own mean m while it is in cache. With the chunk's true mean x̄,
-
-        Σ(x − μ)² = Σ(x − m)² + n (2 (m − μ)(x̄ − m) + (m − μ)²)
-
-    adds the chunks up (after Chan, Golub & LeVeque 1979). If all values equal one large number, rounding can
-    make the sum slightly negative; it is clamped to 0.
-    """
-    rows = x.reshape(-1, x.shape[-1])
-
-    def work(chunks):
-        found = []
-        for at in chunks:
-            total = column_sums_fast(rows[at])
-            m = (total / (at.stop - at.start)).astype(x.dtype)
-            centred = rows[at] - m
-            centred *= centred
-            found.append((at.stop - at.start, total, m.astype("float64"), column_sums_fast(centred)))
-        return found
-
-    spans = parallel(work, len(rows), 2 * rows.shape[1] * x.dtype.itemsize, x)
-    chunks = [chunk for span in spans for chunk in span]
-    mean = sum(total for _, total, _, _ in chunks) / len(rows)
-    squares = 0.0
-    for n, total, m, about_m in chunks:
-        d = m - mean
-        squares += about_m + 2 * d * (total - n * m) + n * d * d
-    var = get_xp(x).maximum(squares, 0) / len(rows)
-    return mean.astype(x.dtype), var.astype(x.dtype)
-
-
 def statistics(x, running_mean, running_var, training, momentum, repeats=1) -> tuple[Array, Array]:
     """Return the mean and variance to normalise x with; in training also move the running ones."""
     channels = running_mean.shape[0]
@@ -153,7 +62,7 @@ def statistics(x, running_mean, running_var, training, momentum, repeats=1) -> t
     if n <= 1:
         needed = "more than one value per channel to train on"
         raise ValueError(f"{where()}batch_norm needs {needed}, got x {list(x.shape)}")
-    mean, var = moments_fast(data)
+    mean, var = twin(moments, data)(data)
     running_mean[...] = (1 - momentum) * running_mean + momentum * mean
     running_var[...] = (1 - momentum) * running_var + momentum * (var * (n / (n - 1)))
     return mean, var
@@ -188,10 +97,4 @@ def batch_norm(
             f"{where()}batch_norm expects for x {list(x.shape)} four arrays of {wanted}, got {shapes}"
         )
     mean, var = statistics(x, running_mean, running_var, training, momentum, repeats)
-    return Normalise_fast.apply(x, gamma, beta, mean=mean, var=var, eps=eps, own=training)
-
-
-def folded(gamma: Array, beta: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array]:
-    """Return (scale, shift) such that scale·x + shift is batch norm with fixed statistics."""
-    scale = gamma / get_xp(var).sqrt(var + eps)
-    return scale, beta - mean * scale
+    return Normalise.apply(x, gamma, beta, mean=mean, var=var, eps=eps, own=training)

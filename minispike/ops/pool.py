@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from ..autograd import Function, Tensor, where
-from ..parallel import parallel
 from .windows import check_window, out_sizes, taps
 
 
@@ -53,42 +50,6 @@ class MaxPool2d(Function):
         return gx
 
 
-class MaxPool2d_fast(MaxPool2d):
-    """The same, each thread taking a cache-sized chunk of images through all taps."""
-
-    def forward(self, x, *, k, stride, padding):
-        self.k, self.shape = k, x.shape
-        self.taps = taps(*x.shape[-3:-1], k, k, stride, padding)
-        size = out_sizes(x.shape, (k, k), stride, padding)
-        images = x.reshape(-1, *x.shape[-3:])
-        y = self.xp.full((len(images), *size, x.shape[-1]), -float("inf"), x.dtype)
-        self.winner = self.xp.zeros(y.shape, "uint8") if self.needs[0] else None
-
-        def work(chunks):
-            for chunk in chunks:
-                for i, j, out, at in self.taps:
-                    best, candidate = y[chunk][out], images[chunk][at]
-                    if self.needs[0]:
-                        winner, number = self.winner[chunk][out], self.xp.asarray(i * k + j, "uint8")
-                        self.xp.maximum(winner, (candidate > best) * number, out=winner)  # numbers only grow
-                    self.xp.maximum(best, candidate, out=best)
-
-        parallel(work, len(images), 2 * prod(x.shape[-3:]) * x.dtype.itemsize, x)
-        return y.reshape(*x.shape[:-3], *y.shape[1:])
-
-    def backward(self, gy):
-        g = gy.reshape(self.winner.shape)
-        gx = self.xp.zeros((len(g), *self.shape[-3:]), gy.dtype)
-
-        def work(chunks):
-            for chunk in chunks:
-                for i, j, out, at in self.taps:
-                    gx[chunk][at] += g[chunk][out] * (self.winner[chunk][out] == i * self.k + j)
-
-        parallel(work, len(g), 2 * prod(self.shape[-3:]) * gy.dtype.itemsize, gy)
-        return gx.reshape(self.shape)
-
-
 def avg_pool2d(x, k: int, *, stride: int | None = None, padding: int = 0) -> Tensor:
     """Average each k×k window of x [..., H, W, C]; stride defaults to k, padding counts as zeros."""
     return _pool(AvgPool2d, "avg_pool2d", x, k, stride, padding)
@@ -96,7 +57,7 @@ def avg_pool2d(x, k: int, *, stride: int | None = None, padding: int = 0) -> Ten
 
 def max_pool2d(x, k: int, *, stride: int | None = None, padding: int = 0) -> Tensor:
     """Take the maximum of each k×k window of x [..., H, W, C]; stride defaults to k, padding never wins."""
-    return _pool(MaxPool2d_fast, "max_pool2d", x, k, stride, padding)
+    return _pool(MaxPool2d, "max_pool2d", x, k, stride, padding)
 
 
 def _pool(function, name, x, k, stride, padding):

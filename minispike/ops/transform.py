@@ -16,8 +16,7 @@ from math import log2, prod
 import pywt
 
 from ..autograd import Function, Tensor, where
-from ..backend import HOST, Array, get_device, get_xp
-from ..parallel import get_threads
+from ..backend import HOST, Array, get_xp
 
 # ---------------------------------------------------------------- Fourier
 
@@ -58,37 +57,6 @@ class Fourier(Function):
         return (get_xp(x).asarray(n - (r % 4 == 0) * (2 * n // r)),)
 
 
-class Fourier_fast(Fourier):
-    """The same with half of the work: Re F is even, y[−k] = y[k], so the other half is a mirror image."""
-
-    def forward(self, x, *, axes):
-        self.axes = axes
-        return self.along_tokens(x) if axes == "tokens" else self.along_both(x)
-
-    def along_tokens(self, x: Array) -> Array:
-        """Compute ⌊N/2⌋ + 1 rows by a product; y[N − k] = y[k] gives the others."""
-        N = x.shape[-2]
-        half, y = N // 2 + 1, self.xp.empty(x.shape, x.dtype)
-        y[..., :half, :] = self.xp.asarray(cosines(N)[:half], x.dtype) @ x
-        y[..., half:, :] = y[..., (N - 1) // 2 : 0 : -1, :]
-        return y
-
-    def along_both(self, x: Array) -> Array:
-        """Compute half of the channels by the real-input FFT; y[N − k, D − l] = y[k, l] gives the others.
-
-        Products would need matrices of N×N and D×D. At D = 384 the FFT is faster at every N that was tried
-        (at D = 64 they are: benchmarks/README.md).
-        """
-        device, D = get_device(x), x.shape[-1]
-        workers = {"workers": get_threads()} if device is HOST else {}
-        half, y = D // 2 + 1, self.xp.empty(x.shape, x.dtype)
-        y[..., :half] = device.fft.rfftn(x, axes=(x.ndim - 2, x.ndim - 1), norm="ortho", **workers).real
-        mirror = y[..., (D - 1) // 2 : 0 : -1]
-        y[..., :1, half:] = mirror[..., :1, :]
-        y[..., 1:, half:] = mirror[..., :0:-1, :]
-        return y
-
-
 def fourier(x, axes: str = "tokens") -> Tensor:
     """Return the real part of the orthonormal Fourier transform of x [..., N, D].
 
@@ -99,7 +67,7 @@ def fourier(x, axes: str = "tokens") -> Tensor:
         raise ValueError(f"{where()}fourier has axes {known[0]!r} or {known[1]!r}, not {axes!r}")
     if len(x.shape) < 2:
         raise ValueError(f"{where()}fourier expects x [..., N, D], got {list(x.shape)}")
-    return Fourier_fast.apply(x, axes=axes)
+    return Fourier.apply(x, axes=axes)
 
 
 def _wave(N: int, function) -> Array:
@@ -172,40 +140,6 @@ class Wavelet(Function):
         return (get_xp(x).asarray((abs(matrix) > 1e-12).sum(0)[:, None]),)
 
 
-class Wavelet_fast(Wavelet):
-    """The same; for Haar without matrices: pairs (a, b) become (a + b)/√2 and (a − b)/√2, and back."""
-
-    def forward(self, x, *, grid, family, levels):
-        if family not in HAAR:
-            return super().forward(x, grid=grid, family=family, levels=levels)
-        self.grid, self.family, self.levels = grid, family, levels
-        y = x.reshape(*x.shape[:-2], *grid, x.shape[-1]).copy()
-        for level in range(levels):
-            for pairs in self.axes_of(y, level):
-                half, a, b = len(pairs) // 2, pairs[::2], pairs[1::2]
-                pairs[:half], pairs[half:] = (a + b) * 0.5**0.5, (a - b) * 0.5**0.5
-        return y.reshape(x.shape)
-
-    def backward(self, gy):
-        if self.family not in HAAR:
-            return super().backward(gy)
-        gx = gy.reshape(*gy.shape[:-2], *self.grid, gy.shape[-1]).copy()
-        for level in reversed(range(self.levels)):
-            for pairs in self.axes_of(gx, level):
-                half = len(pairs) // 2
-                average, detail = pairs[:half], pairs[half:]
-                pairs[::2], pairs[1::2] = (average + detail) * 0.5**0.5, (average - detail) * 0.5**0.5
-        return gx.reshape(gy.shape)
-
-    def axes_of(self, y: Array, level: int) -> list[Array]:
-        """Return views of a level's part of y [..., H, W, D], once its rows first and once its columns."""
-        h, w = (size >> level for size in self.grid)
-        return [self.xp.moveaxis(y[..., :h, :w, :], axis, 0) for axis in (-3, -2)]
-
-
-HAAR = ("haar", "db1")  # two names of one family
-
-
 def along_rows_and_columns(x: Array, rows: Array, columns: Array) -> Array:
     """Return A_h x A_wᵀ for each channel of x [..., h, w, D], A_h [h, h] and A_w [w, w]."""
     *lead, h, w, D = x.shape
@@ -225,7 +159,7 @@ def wavelet(x, grid: tuple[int, int], family: str = "haar", levels: int = 1) -> 
     if len(x.shape) < 2 or x.shape[-2] != H * W:
         expected = f"x [..., {H * W}, D] for a grid of {H}×{W}"
         raise ValueError(f"{where()}wavelet expects {expected}, got {list(x.shape)}")
-    return Wavelet_fast.apply(x, grid=(H, W), family=family, levels=levels)
+    return Wavelet.apply(x, grid=(H, W), family=family, levels=levels)
 
 
 def check_wavelet(grid: tuple[int, int], family: str, levels: int) -> None:

@@ -1,22 +1,13 @@
-"""Windows that slide over a grid: which output meets which input, and windows laid out in rows.
+"""Windows that slide over a grid: for each offset (i, j) inside the window, which output meets which input.
 
 A window of kernel (kh, kw) starts at every `stride`-th place of a grid [..., H, W, C] that is surrounded by
-`padding` zeros. Convolutions and pools need two views of it:
-
-    taps       for each offset (i, j) inside the window: the outputs and the inputs that meet there
-    unfold     for each window: its kh·kw·C values in a row, so that a convolution is a matrix product
+`padding` zeros. Convolutions and pools go through its offsets, the *taps*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from math import prod
-
 from ..autograd import where
 from ..backend import Array, get_xp
-
-# ---------------------------------------------------------------- taps
 
 
 def out_size(size: int, k: int, stride: int, padding: int) -> int:
@@ -78,60 +69,3 @@ def check_window(
     if any(size + 2 * padding < k for size, k in zip(shape[-3:-1], kernel, strict=True)):
         window = f"a {kernel[0]}×{kernel[1]} window with padding {padding}"
         raise ValueError(f"{where()}{name} cannot place {window} on x {shape}")
-
-
-# ---------------------------------------------------------------- windows in rows
-
-
-@dataclass(frozen=True)
-class Windows:
-    """`size` = (H', W') windows of kernel (kh, kw), one every `stride`, over a frame of zeros (H, W).
-
-    The images lie in the frame at `place`: a slice of its rows and one of its columns.
-    """
-
-    kernel: tuple[int, int]
-    stride: int
-    size: tuple[int, int]
-    frame: tuple[int, int]
-    place: tuple[slice, slice]
-
-    def bytes_each(self, channels: int, itemsize: int) -> int:
-        """Return the memory that the frame and the rows of one image take."""
-        return (prod(self.frame) + prod(self.size) * prod(self.kernel)) * channels * itemsize
-
-    def unfold(self, x: Array, chunks: list[slice], dtype) -> Iterator[tuple[slice, Array]]:
-        """Yield each chunk of the images x [n, h, w, C] with its windows in rows [n·H'·W', kh·kw·C].
-
-        The memory is used again for the next chunk. A window's row of kw·C values lies together in the frame
-        and is copied in one piece.
-        """
-        xp, C, (kh, kw), (rows, columns) = get_xp(x), x.shape[-1], self.kernel, self.place
-        most, last = chunks[0].stop - chunks[0].start, self.stride * (self.size[0] - 1) + 1
-        frame = xp.zeros((most, *self.frame, C), dtype)
-        cols = xp.empty((most, *self.size, kh, kw * C), dtype)
-        lines = frame.reshape(most, self.frame[0], -1)  # [n, H, W·C]
-        pieces = xp.lib.stride_tricks.sliding_window_view(lines, kw * C, 2)[:, :, :: self.stride * C]
-        for images in chunks:
-            n = images.stop - images.start
-            frame[:n, rows, columns] = x[images]
-            for i in range(kh):
-                cols[:n, :, :, i] = pieces[:n, i : i + last : self.stride]
-            yield images, cols[:n].reshape(-1, kh * kw * C)
-
-
-def windows(shape: tuple, kernel: tuple[int, int], stride: int, padding: int) -> Windows:
-    """Return a convolution's windows over images [..., H, W, C]."""
-    size, sides = tuple(out_sizes(shape, kernel, stride, padding)), shape[-3:-1]
-    frame = tuple(side + 2 * padding for side in sides)
-    return Windows(kernel, stride, size, frame, tuple(slice(padding, padding + side) for side in sides))
-
-
-def windows_back(shape: tuple, forward: Windows, padding: int) -> Windows:
-    """Return the windows over gy that gather the gradient of images [..., H, W, C]: one for each pixel."""
-    frame, place = [], []
-    for side, k, n in zip(shape[-3:-1], forward.kernel, forward.size, strict=True):
-        first = k - 1 - padding
-        frame.append(side + k - 1)
-        place.append(slice(first, first + (n - 1) * forward.stride + 1, forward.stride))
-    return Windows(forward.kernel, 1, tuple(shape[-3:-1]), tuple(frame), tuple(place))

@@ -24,6 +24,7 @@ from ..backend import make_rng
 from ..files.checkpoint import Saved, load, save
 from ..files.interop import load_official
 from ..files.torchfile import FileFormatError
+from ..kernels.compiled import why_not
 from ..measure import viz
 from ..measure.energy import Count, count
 from ..measure.profile import as_dicts, profile, table
@@ -33,7 +34,7 @@ from ..train import evaluate
 from . import compare, pictures
 from .folder import Run
 from .recipes import CHOICES, KINDS, MASKED, PRETRAINING, RECIPES, Recipe, resolve
-from .session import SAMPLE, Stop, build, check_fit, check_step_fits, train, warnings_about
+from .session import SAMPLE, Stop, build, check_fit, check_step_fits, set_products, train, warnings_about
 
 LOSS_BOUND, POINTS_BOUND = 0.01, 1.0  # how far an evaluation may be from metrics.csv on another processor
 
@@ -118,6 +119,7 @@ def run_training(args) -> None:
             run.write_recipe()
     if own:
         run.data = pictures.for_predictions(own)
+    tell_what_is_missing()
     recipe, here = run.recipe, quote(str(run.folder))
     print(f"{recipe.model}: {model.num_params():,} parameters, T = {recipe.T}, {recipe.threads} threads")
     print(what_is_ahead(run, len(batches), saved, own))
@@ -230,6 +232,7 @@ def run_evaluate(args) -> None:
     own = pictures.read_pictures(run) if pictures.is_own(recipe.data) else None
     _, test, _ = data_of(recipe, own)
     set_threads(recipe.threads)
+    set_products(recipe.products)
     if at["epoch"] + bool(at["step"]) <= recipe.single_step_epochs:
         model.T = 1
     bar = tqdm(Prefetch(test), desc="test", leave=False, disable=None)  # None: only on a terminal
@@ -370,7 +373,14 @@ def run_import(args) -> None:
     print(f"{model.num_params():,} parameters written to {args.out}")
 
 
+def tell_what_is_missing() -> None:
+    """Say what would make this faster and is not installed."""
+    if missing := why_not():
+        print(f"note: this runs without {missing}", file=sys.stderr)
+
+
 def run_info(args) -> None:
+    tell_what_is_missing()
     saved = args.model.endswith(".safetensors") or Path(args.model).is_dir()
     model = find_model(args.model)
     dtype = model.head.weight.dtype

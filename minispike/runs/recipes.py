@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
 
+from ..kernels.events import products
+
 CLASSIFY, MASKED = "classify", "masked"
 
 
@@ -66,6 +68,7 @@ class Recipe:
     mask_ratio: float = option(0.5, "for masked: the share of patches that are hidden")
     seed: int = option(0, "seed of the weights, the shuffling, the augmentation and the masks")
     threads: int = option(0, "threads; 0: all cores. Stored with the run, because rounding depends on it")
+    products: str = option("dense", "when products with spikes go by events: a row of kernels/crossings.json")
     device: str = option("cpu", "cpu or cuda")
     save_seconds: float = option(300.0, "seconds between checkpoints within an epoch; 0: after each step")
 
@@ -222,7 +225,7 @@ def own_recipe(folder: str, n_pictures: int, **overrides) -> Recipe:
     """
     epochs = min(40, max(4, round(10_000 / n_pictures)))
     ours = dict(model="spikformer_2_64_fashion", batch_size=16, epochs=epochs, shift=1.0, data=folder)
-    return Recipe(**SHORT | ours | overrides)
+    return Recipe(**SHORT | ours | {"products": products()} | overrides)
 
 
 def resolve(name: str, recipes: dict[str, dict] = RECIPES, **overrides) -> Recipe:
@@ -233,4 +236,5 @@ def resolve(name: str, recipes: dict[str, dict] = RECIPES, **overrides) -> Recip
     """
     if name not in recipes:
         raise ValueError(f"no recipe {name!r}; there are {', '.join(recipes)}")
-    return replace(Recipe(**{"data": name, **RECIPES[name], **recipes[name]}), **overrides)
+    here = {"data": name, "products": products()}
+    return replace(Recipe(**here | RECIPES[name] | recipes[name]), **overrides)

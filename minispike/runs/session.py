@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ..backend import make_rng, to_device
 from ..blocks.scs import SCS
 from ..files.checkpoint import Saved, load_all, load_encoder
+from ..kernels.events import DENSE, use_products
 from ..masked import MaskedAutoencoder, masked_autoencoder, pretrain, random_visible
 from ..measure import viz
 from ..models import SpikingTransformer, create_model
@@ -149,6 +150,7 @@ def train(
     """
     recipe, at, generators = run.recipe, Progress(), {"masks": make_rng(run.recipe.seed)}
     set_threads(recipe.threads)
+    set_products(recipe.products)
     model.to(recipe.device)
     scales = layer_scales(model, recipe.layer_decay) if recipe.init else None
     optimizer = AdamW(model.parameters(), recipe.lr, (0.9, recipe.beta2), 1e-8, recipe.weight_decay, scales)
@@ -175,6 +177,15 @@ def train(
         options |= {"label_smoothing": recipe.label_smoothing, "calibration": recipe.calibration}
         test = None if test is None else InterruptibleBatches(test, lambda: records.stop_here(at), progress)
         return fit(model, optimizer, batches, test=test, **options)
+
+
+def set_products(name: str) -> None:
+    """Compute products as a recipe says. Where that cannot be, say so and go on with dense ones."""
+    try:
+        use_products(name)
+    except ValueError as error:
+        use_products(DENSE)
+        print(f"note: {error}; the run goes on, but not bit for bit as where it began", file=sys.stderr)
 
 
 def single_steps_first(model: SpikingTransformer, batches: Callable, epochs: int) -> Callable:

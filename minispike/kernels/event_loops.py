@@ -1,0 +1,283 @@
+"""Compiled loops for events.py: products with spikes, which add rows of W where there is a spike.
+
+    y[r] = Σ_c x[r, c] w[c]        for most c, x[r, c] = 0
+
+A dense product multiplies by all these zeros. Here the places of a row's spikes, its *events*, are listed
+first; then their rows of w are added up, 32 outputs at a time, in the processor's registers (`Lanes`). What
+makes this fast: sums that never leave the registers, two at a time; w packed so that the 32 entries of
+neighbouring rows lie together; lists that are made once for 64 rows and all outputs.
+
+A gradient of w adds rows of gy in the same way: gw[c] = Σ_r x[r, c] gy[r], by lists of each channel's rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+from .compiled import compile_with
+
+exactly = compile_with(fastmath=False)
+f32, i32 = np.float32, np.int32
+
+# ---------------------------------------------------------------- 32 floats in registers
+
+WIDTH = 32
+VECTOR = ir.VectorType(ir.FloatType(), WIDTH)
+
+
+class Lanes(types.Type):
+    """A Numba type: 32 float32, which the compiler keeps in registers (four of AVX2's, two of AVX-512's)."""
+
+    def __init__(self):
+        super().__init__(name="Lanes")
+
+
+lanes = Lanes()
+
+
+@register_model(Lanes)
+class LanesModel(models.PrimitiveModel):
+    def __init__(self, manager, numba_type):
+        super().__init__(manager, numba_type, VECTOR)
+
+
+def _address(context, builder, array_type, array, place):
+    data = cgutils.create_struct_proxy(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [place]), VECTOR.as_pointer())
+
+
+@intrinsic
+def load(_, array, place):
+    """Return the 32 entries of a flat float32 array from a place on."""
+
+    def generate(context, builder, signature, values):
+        return builder.load(_address(context, builder, signature.args[0], *values), align=4)
+
+    return lanes(array, types.intp), generate
+
+
+@intrinsic
+def store(_, array, place, value):
+    """Write the 32 entries of a flat float32 array from a place on."""
+
+    def generate(context, builder, signature, values):
+        array, place, value = values
+        builder.store(value, _address(context, builder, signature.args[0], array, place), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, lanes), generate
+
+
+@intrinsic
+def plus(_, a, b):
+    """Return a + b, lane by lane."""
+    return lanes(lanes, lanes), lambda context, builder, signature, values: builder.fadd(*values)
+
+
+@intrinsic
+def plus_times(_, total, a, factor):
+    """Return total + a · factor, lane by lane, rounded once where the processor can."""
+
+    def generate(context, builder, signature, values):
+        total, a, factor = values
+        first = builder.insert_element(
+            ir.Constant(VECTOR, ir.Undefined), factor, ir.Constant(ir.IntType(32), 0)
+        )
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
+        factors = builder.shuffle_vector(first, first, everywhere)
+        product = builder.fmul(a, factors, flags=("contract",))
+        return builder.fadd(total, product, flags=("contract",))
+
+    return lanes(lanes, lanes, types.float32), generate
+
+
+# ---------------------------------------------------------------- events
+
+
+@exactly
+def to_bytes(x, small, start, stop):
+    """Write x, flat float32, as uint8; return (the entries that are not 0, the largest), or (−1, 0).
+
+    −1: an entry is no whole number from 0 to 255.
+    """
+    active, largest = 0, 0
+    for first in range(start, stop, 4096):
+        last = min(stop, first + 4096)
+        n, wrong, most = i32(0), i32(0), i32(0)
+        for i in range(first, last):
+            v = x[i]
+            b = i32(v if (v >= f32(0)) & (v <= f32(255)) else f32(0))
+            small[i] = b
+            wrong += i32(f32(b) != v)
+            n += i32(b != 0)
+            most = max(most, b)
+        if wrong:
+            return -1, 0
+        active += n
+        largest = max(largest, most)
+    return active, largest
+
+
+@exactly
+def add_events(total, table, offset, where, values, first, last, binary):
+    """Return total + Σ_e values[e] · (the 32 entries of `table` from offset + where[e] on)."""
+    e = first
+    if binary:
+        if (last - first) % 2:
+            total = plus(total, load(table, offset + where[e]))
+            e += 1
+        if e < last:
+            other = load(table, offset + where[e + 1])
+            total = plus(total, load(table, offset + where[e]))
+            e += 2
+            while e < last:
+                total = plus(total, load(table, offset + where[e]))
+                other = plus(other, load(table, offset + where[e + 1]))
+                e += 2
+            total = plus(total, other)
+    else:
+        while e < last:
+            total = plus_times(total, load(table, offset + where[e]), values[e])
+            e += 1
+    return total
+
+
+# ---------------------------------------------------------------- linear maps
+
+
+@exactly
+def linear(x, packed, bias, binary, y, start, stop):
+    """y = x w + b for some rows: x uint8 [R, C], packed w [D/32, C, 32], bias [D], D a multiple of 32."""
+    C, D, rows = x.shape[1], y.shape[1], 64
+    where, values = np.empty(rows * C + 1, np.int32), np.empty(rows * C + 1, np.float32)
+    begins = np.empty(rows + 1, np.int64)
+    table, out = packed.reshape(-1), y.reshape(-1)
+    for first in range(start, stop, rows):
+        n, last = 0, min(stop, first + rows)
+        for r in range(first, last):
+            begins[r - first] = n
+            for c in range(C):  # no branch: write, and go on where there is a spike
+                where[n], values[n] = c * WIDTH, x[r, c]
+                n += x[r, c] != 0
+        begins[last - first] = n
+        for d in range(0, D, WIDTH):
+            b = load(bias, d)
+            for r in range(first, last):
+                e, end = begins[r - first], begins[r - first + 1]
+                store(out, r * D + d, add_events(b, table, d * C, where, values, e, end, binary))
+
+
+@exactly
+def linear_gradient(x, gy, binary, gw, start, stop):
+    """gw[c] = Σ_r x[r, c] gy[r] for some channels: x uint8 [R, C], gy [R, D] -> gw [C, D]."""
+    R, D, rows, C = len(x), gy.shape[1], 512, stop - start
+    where, values = np.empty(rows * C + 1, np.int32), np.empty(rows * C + 1, np.float32)
+    begins, piece, out = np.empty(C + 1, np.int64), np.empty(rows * WIDTH, np.float32), gw.reshape(-1)
+    for first in range(0, R, rows):
+        last = min(R, first + rows)
+        sort_by_channel(x, first, last, start, stop, WIDTH, first, where, values, begins)
+        for d in range(0, D, WIDTH):
+            for r in range(first, last):
+                for i in range(WIDTH):
+                    piece[(r - first) * WIDTH + i] = gy[r, d + i]
+            for c in range(C):
+                place = (start + c) * D + d
+                g = load(out, place)
+                store(out, place, add_events(g, piece, 0, where, values, begins[c], begins[c + 1], binary))
+
+
+@exactly
+def sort_by_channel(x, first, last, start, stop, step, origin, where, values, begins):
+    """List the events of some rows of x by channel, from start to stop: where = (row − origin)·step."""
+    C = stop - start
+    for c in range(C + 1):
+        begins[c] = 0
+    for r in range(first, last):
+        for c in range(C):
+            begins[c + 1] += x[r, start + c] != 0
+    for c in range(C):
+        begins[c + 1] += begins[c]
+    for r in range(first, last):
+        for c in range(C):
+            if x[r, start + c] != 0:
+                where[begins[c]], values[begins[c]] = (r - origin) * step, x[r, start + c]
+                begins[c] += 1
+    for c in range(C, 0, -1):  # each has moved to its end, where the next one begins
+        begins[c] = begins[c - 1]
+    begins[0] = 0
+
+
+# ---------------------------------------------------------------- convolutions
+
+
+@exactly
+def convolve(x, packed, bias, binary, kh, kw, stride, padding, y, start, stop):
+    """Convolve some images: x uint8 [n, H, W, C], packed w [D/32, kh·kw·C, 32] -> y [n, H', W', D].
+
+    A window's kw places of one image row are neighbours, so their events are one range of that row's list.
+    An event at column q and channel c has the number q·C + c there; in the window that begins at column q₀,
+    row i of the kernel, it meets row (i·kw − q₀)·C + q·C + c of w.
+    """
+    _, H, W, C = x.shape
+    _, rows, columns, D = y.shape
+    where, values = np.empty(H * W * C + 1, np.int32), np.empty(H * W * C + 1, np.float32)
+    begins, table, out = np.empty((H, W + 1), np.int64), packed.reshape(-1), y.reshape(-1)
+    for image in range(start, stop):
+        n = 0
+        for row in range(H):
+            for q in range(W):
+                begins[row, q] = n
+                for c in range(C):
+                    where[n], values[n] = (q * C + c) * WIDTH, x[image, row, q, c]
+                    n += x[image, row, q, c] != 0
+            begins[row, W] = n
+        for d in range(0, D, WIDTH):
+            b = load(bias, d)
+            for p in range(rows):
+                for q in range(columns):
+                    left, total = q * stride - padding, b
+                    first, last = max(0, left), min(W, left + kw)
+                    for i in range(kh):
+                        row = p * stride + i - padding
+                        if 0 <= row < H and first < last:
+                            offset = d * kh * kw * C + (i * kw - left) * C * WIDTH
+                            e, end = begins[row, first], begins[row, last]
+                            total = add_events(total, table, offset, where, values, e, end, binary)
+                    store(out, ((image * rows + p) * columns + q) * D + d, total)
+
+
+@exactly
+def convolve_gradient(x, gy, binary, kh, kw, stride, padding, gw, start, stop):
+    """gw[i, j, c] += Σ x gy over some images: x uint8 [n, H, W, C], gy [n, H', W', D] -> gw [kh, kw, C, D].
+
+    gy lies in a frame of zeros, with stride − 1 zeros between its places. Then an event at (row, q) meets the
+    tap (i, j) at the frame's place (row + kh − 1 − i, q + kw − 1 − j), wherever it lies.
+    """
+    _, H, W, C = x.shape
+    _, rows, columns, D = gy.shape
+    wide, channels = W + kw - 1, x.reshape(-1, C)
+    frame = np.zeros((H + kh - 1) * wide * WIDTH, np.float32)
+    where, values = np.empty(H * W * C + 1, np.int32), np.empty(H * W * C + 1, np.float32)
+    begins, out = np.empty(C + 1, np.int64), gw.reshape(-1)
+    for image in range(start, stop):
+        origin = image * H * W
+        sort_by_channel(channels, origin, origin + H * W, 0, C, 1, origin, where, values, begins)
+        for e in range(begins[C]):  # from the place in the image to that in the frame
+            where[e] = (where[e] // W * wide + where[e] % W) * WIDTH
+        for d in range(0, D, WIDTH):
+            for p in range(rows):
+                for q in range(columns):
+                    place = (p * stride + kh - 1 - padding) * wide + q * stride + kw - 1 - padding
+                    for i in range(WIDTH):
+                        frame[place * WIDTH + i] = gy[image, p, q, d + i]
+            for i in range(kh):
+                for j in range(kw):
+                    offset = ((kh - 1 - i) * wide + kw - 1 - j) * WIDTH
+                    for c in range(C):
+                        place = ((i * kw + j) * C + c) * D + d
+                        g, e, end = load(out, place), begins[c], begins[c + 1]
+                        store(out, place, add_events(g, frame, offset, where, values, e, end, binary))
