@@ -262,5 +262,5 @@ class Spiking(Module):
             )
         if type(self.norm) is BatchNorm and type(self.neuron) is LIF:
             return norm_lif(y, self.norm, self.neuron, T)
-        y = self.norm(y)
-        return self.neuron(broadcast_to(y, (T, *y.shape[1:])) if T > 1 else y)
+        y = broadcast_to(y, (T, *y.shape[1:])) if T > 1 else y
+        return self.neuron(self.norm(y))
