@@ -3,66 +3,85 @@
     root/<class>/**/*.jpg                       split by `seed` into pictures to train on and to test on
     root/train/<class>/**, root/val/<class>/**  taken as they are; without val, test takes its place
 
-`look_at(root)` opens every picture once and returns a description, `Pictures`: which files there are, how
-they are split, and the size, channels, mean and deviation that `prepare` uses. A training stores the
-description. So it can tell later which files have changed, and it never splits again.
+For pre-training, which needs no labels, the pictures may also lie anywhere below root.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from zlib import crc32
 
 import numpy as np
 from tqdm import tqdm
 
 from ..errors import DataFileError
+from ..images.augment import normalise
+from ..images.folders import SUFFIXES, ImageFolder, centre_crop, read_image
+from ..images.pipeline import Pipeline, image_loaders
 from ..listing import files, folders
 from ..loader import Loader, Until
-from .augment import normalise
-from .folders import SUFFIXES, ImageFolder, centre_crop, read_image
-from .pipeline import Pipeline
+from .description import Description, checksums, name_of, several, split
 
 TEST_FOLDERS = ("val", "test")
 SIDES = (8, 64)  # the smallest and the largest side that is chosen for pictures
-MULTIPLE = 4  # of which the side is a multiple: the stem halves it twice
-SEVERAL = 10  # how many files an error names
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """The description of a folder of pictures. Plain data, which JSON can hold.
+class Pictures(Description):
+    """The description of a folder of pictures.
 
-    classes: their names, in order.    train, test: {file: checksum}, paths from the folder, with "/".
-    size: the side of the squares that pictures become.    channels: 1 if all pictures are grey, else 3.
+    channels: 1 if all pictures are grey, else 3.
     mean, deviation: of each channel, over the training pictures, as shares of 255.
-    skipped: the files that could not be read.
     """
 
-    classes: list[str]
-    train: dict[str, int]
-    test: dict[str, int]
-    size: int
-    channels: int
     mean: list[float]
     deviation: list[float]
-    skipped: list[str]
 
-    def to_json(self) -> str:
-        """Return all fields as JSON."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+    kind = "pictures"
+    one = "picture"
+    suffixes = SUFFIXES
 
     @classmethod
-    def from_json(cls, text: str) -> Pictures:
-        """Return what `to_json` wrote."""
-        return cls(**json.loads(text))
+    def look_at(
+        cls, root: str | Path, *, val_split: float = 0.2, seed: int = 0, size: int = 0, channels: int = 0,
+        multiple: int = 4, labelled: bool = True, skip_unreadable: bool = False, progress: bool = True,
+    ) -> Pictures:  # fmt: skip
+        """Open every picture below root once and return the description of all.
+
+        val_split: the share of each class that is kept for the test, at least one picture. It is not used
+        where the folder is split already.
+        size: the side; 0 for the median of the shorter sides, rounded to a multiple of `multiple` in 8 … 64.
+        channels: 1 or 3; 0 for 1 if all pictures are grey, else 3.
+        labelled: whether classes are needed. If not, a folder without class folders is one group.
+        skip_unreadable: leave out pictures that cannot be decoded; otherwise an error names them all.
+        Raises DataFileError if there are no classes, one class, or a class without enough pictures.
+        """
+        root = Path(root).expanduser()
+        if channels not in (0, 1, 3):
+            raise ValueError(f"pictures have 1 or 3 channels, not {channels}")
+        sides, grey, unreadable = _open_all(root, progress)
+        if unreadable and not skip_unreadable:
+            advice = "readable pictures; --skip-unreadable 1 leaves these out"
+            found = f"{len(unreadable)} unreadable pictures: {several(unreadable)}"
+            raise DataFileError(root, None, found, advice)
+        classes, train, test = _split(root, sorted(sides), val_split, seed, labelled)
+        size = size or chosen_side(median(sides.values()), multiple)
+        channels = channels or (1 if grey else 3)
+        parts = (checksums(root, names) for names in (train, test))
+        bare = cls(classes, *parts, size, channels, unreadable, [0.0] * channels, [1.0] * channels)
+        mean, deviation = _mean_and_deviation(bare, bare.part(root, "train"))
+        return replace(bare, mean=mean.tolist(), deviation=deviation.tolist())
 
     def label(self, file: str) -> int:
-        """Return a file's class: the folder that holds it, below train and val if there are such."""
+        """Return a file's class: the folder that holds it, below train and val if there are such.
+
+        0 in a set without classes.
+        """
+        if not self.classes:
+            return 0
         parts = file.split("/")
         return self.classes.index(
             parts[1] if parts[0] in ("train", *TEST_FOLDERS) and len(parts) > 2 else parts[0]
@@ -83,111 +102,59 @@ class Pictures:
         """Return the middle squares of pictures, scaled: uint8 [n, size, size, channels]."""
         return _grey(centre_crop(images, self.size, share=1.0), self.channels)
 
-    def check(self, root: str | Path) -> None:
-        """Raise DataFileError, which names the files, if the folder no longer holds these pictures."""
-        known = self.train | self.test
-        found = {_name(path, Path(root)) for path in _pictures(Path(root))} - set(self.skipped)
-        gone, new = sorted(known.keys() - found), sorted(found - known.keys())
-        changed = [
-            name for name in sorted(known.keys() & found) if _checksum(Path(root, name)) != known[name]
-        ]
-        odd = [
-            f"{what}: {_several(names)}"
-            for what, names in (("gone", gone), ("new", new), ("changed", changed))
-            if names
-        ]
-        if odd:
-            raise DataFileError(
-                root, None, "other pictures than the run began with; " + "; ".join(odd), "the same files"
-            )
+    def checksums(self, root: Path) -> dict[str, int]:
+        return checksums(root, [name_of(path, root) for path in files(root, SUFFIXES)])
+
+    def loaders(
+        self, root: str | Path, *, batch_size: int, seed: int = 0, mixup_until: int = 0, **changes
+    ) -> tuple[Loader | Until, Loader]:
+        train, test = (self.part(root, part) for part in ("train", "test"))
+        standardise = partial(normalise, mean=self.mean, deviation=self.deviation)
+
+        def cut(images, rng):
+            return self.squares(images)
+
+        pipeline = Pipeline(len(self.classes), cut=cut, standardise=standardise, **changes)
+        sizes = {"batch_size": batch_size, "seed": seed, "mixup_until": mixup_until}
+        return image_loaders((train, train.labels), (test, test.labels), pipeline, self.prepare, **sizes)
+
+    def inputs(self, path: Path) -> Iterator[tuple[list[str], np.ndarray]]:
+        yield [str(path)], self.prepare([read_image(path)])
+
+    def words(self) -> str:
+        return f"{self.size}×{self.size} {'grey' if self.channels == 1 else 'colour'}"
 
 
-def look_at(
-    root: str | Path, *, val_split: float = 0.2, seed: int = 0, size: int = 0, skip_unreadable: bool = False,
-    progress: bool = True,
-) -> Pictures:  # fmt: skip
-    """Open every picture below root once and return the description of all.
+def chosen_side(side: float, multiple: int) -> int:
+    """Return the multiple that is nearest to a side, in 8 … 64 or as near to that as multiples are."""
+    return max(multiple, round(min(max(side, SIDES[0]), SIDES[1]) / multiple) * multiple)
 
-    val_split: the share of each class that is kept for the test, at least one picture. It is not used where
-    the folder is split already.
-    size: the side; 0 for the median of the shorter sides, rounded to a multiple of 4 in 8 … 64.
-    skip_unreadable: leave out pictures that cannot be decoded; otherwise an error names them all.
-    Raises DataFileError if there are no classes, one class, or a class without enough pictures.
-    """
-    root = Path(root)
-    paths = _pictures(root)
+
+def _open_all(root: Path, progress: bool) -> tuple[dict[str, int], bool, list[str]]:
+    """Return {name: shorter side} of all pictures, whether all are grey, and which cannot be read."""
     sides, grey, unreadable = {}, True, []
-    for path in tqdm(paths, desc="opening pictures", disable=not progress, leave=False):
+    for path in tqdm(files(root, SUFFIXES), desc="opening pictures", disable=not progress, leave=False):
         try:
             image = read_image(path)
         except DataFileError:
-            unreadable.append(_name(path, root))
+            unreadable.append(name_of(path, root))
             continue
-        sides[_name(path, root)] = min(image.size)
+        sides[name_of(path, root)] = min(image.size)
         pixels = np.asarray(image)
         grey = grey and bool((pixels == pixels[..., :1]).all())
-    if unreadable and not skip_unreadable:
-        advice = "readable pictures; --skip-unreadable 1 leaves these out"
-        raise DataFileError(
-            root, None, f"{len(unreadable)} unreadable pictures: {_several(unreadable)}", advice
-        )
-    classes, train, test = _split(root, sorted(sides), val_split, seed)
-    shorter = median(sides.values())
-    size = size or int(np.clip(MULTIPLE * round(shorter / MULTIPLE), *SIDES))
-    parts = ({name: _checksum(Path(root, name)) for name in names} for names in (train, test))
-    channels = 1 if grey else 3
-    bare = Pictures(classes, *parts, size, channels, [0.0] * channels, [1.0] * channels, unreadable)
-    mean, deviation = _mean_and_deviation(bare, bare.part(root, "train"))
-    return replace(bare, mean=mean.tolist(), deviation=deviation.tolist())
-
-
-def picture_loaders(
-    pictures: Pictures,
-    root: str | Path,
-    *,
-    batch_size: int,
-    seed: int = 0,
-    mixup_until: int = 0,
-    **augmentation,
-) -> tuple[Loader | Until, Loader]:
-    """Return the loaders of the training pictures and of the test pictures.
-
-    augmentation: fields of `Pipeline`.    mixup_until: as in `open_data`.
-    """
-    train, test = (pictures.part(root, part) for part in ("train", "test"))
-    standardise = partial(normalise, mean=pictures.mean, deviation=pictures.deviation)
-
-    def cut(images, rng):
-        return pictures.squares(images)
-
-    pipeline = Pipeline(len(pictures.classes), cut=cut, standardise=standardise, **augmentation)
-
-    def training(augment: Pipeline) -> Loader:
-        return Loader(train, train.labels, batch_size, seed, augment=augment, prepare=pictures.prepare)
-
-    batches = training(pipeline)
-    if pipeline.mixup and mixup_until:
-        batches = Until(mixup_until, batches, training(replace(pipeline, mixup=0.0)))
-    return batches, Loader(test, test.labels, batch_size, prepare=pictures.prepare)
+    return sides, grey, unreadable
 
 
 # ---------------------------------------------------------------- which files, and how they are split
 
 
-def _pictures(root: Path) -> list[Path]:
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: --data takes a known name, or a folder of class folders")
-    return files(root, SUFFIXES)
-
-
-def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
-
-
 def _split(
-    root: Path, names: list[str], val_split: float, seed: int
+    root: Path, names: list[str], val_split: float, seed: int, labelled: bool
 ) -> tuple[list[str], list[str], list[str]]:
     """Return the classes, the files to train on and the files to test on."""
+    loose = any("/" not in name for name in names)
+    if not labelled and len(names) > 1 and (loose or len(folders(root)) < 2):
+        return [], *split({"": names}, val_split, seed)
     test = next((name for name in TEST_FOLDERS if (root / name).is_dir()), None)
     split_already = (root / "train").is_dir() and test is not None
     places = [root / "train", root / test] if split_already else [root]
@@ -203,14 +170,7 @@ def _split(
     if split_already:
         parts = ([name for names in of_class[place].values() for name in names] for place in places)
         return classes, *parts
-    train, kept = [], []
-    rng = np.random.default_rng(seed)
-    for members in of_class[root].values():
-        order = rng.permutation(len(members))
-        n = min(len(members) - 1, max(1, round(val_split * len(members))))
-        kept += [members[i] for i in sorted(order[:n])]
-        train += [members[i] for i in sorted(order[n:])]
-    return classes, train, kept
+    return classes, *split(of_class[root], val_split, seed)
 
 
 def _check_classes(root: Path, classes: list[str], of_class: dict, least: int) -> None:
@@ -221,7 +181,7 @@ def _check_classes(root: Path, classes: list[str], of_class: dict, least: int) -
            for name, members in members_of.items() if len(members) < least]  # fmt: skip
     if few:
         expected = f"{least} readable pictures or more in each class"
-        raise DataFileError(root, None, f"classes with too few pictures ({_several(few)})", expected)
+        raise DataFileError(root, None, f"classes with too few pictures ({several(few)})", expected)
 
 
 # ---------------------------------------------------------------- small things
@@ -243,12 +203,3 @@ def _mean_and_deviation(pictures: Pictures, part: ImageFolder) -> tuple[np.ndarr
         sums, squares, n = sums + pixels.sum(0), squares + (pixels**2).sum(0), n + len(pixels)
     mean = sums / n
     return mean, np.sqrt(np.maximum(squares / n - mean**2, (1 / 255) ** 2))
-
-
-def _checksum(path: Path) -> int:
-    return crc32(path.read_bytes())
-
-
-def _several(names: list[str]) -> str:
-    more = f" and {len(names) - SEVERAL} more" if len(names) > SEVERAL else ""
-    return ", ".join(names[:SEVERAL]) + more
