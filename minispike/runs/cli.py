@@ -403,6 +403,8 @@ def run_info(args) -> None:
 def real_input(args, model: SpikingTransformer) -> tuple[str, np.ndarray | None]:
     """Return the name of the data that info counts with, and test images or frames of it; None for noise."""
     run = Run.open(args.model) if Path(args.model).is_dir() else None
+    if args.root and (own_data.is_own(args.data) if args.data else not run):
+        raise ValueError("--root goes with the name of a data set, or with a run")
     if not args.data and not run:
         return "", None
     if not args.data:

@@ -59,13 +59,14 @@ def begin_run(out: str, data: str, given: dict, objective: str, progress: bool) 
     if given.get("in_channels", 0) not in (0, own.channels):
         raise ValueError(f"in_channels is {given['in_channels']}, but {root} has {own.channels} channels")
     known = {"img_size": own.size, "in_channels": own.channels, "data": str(root)}
+    known |= {"T": own.T} if isinstance(own, Recordings) else {}
     return Run(out, own_recipe(str(root), family, len(own.train), **given | known)), own
 
 
 def look_at(root: Path, given: dict, labelled: bool = True, progress: bool = False) -> Description:
     """Return the description of what is at root.
 
-    given: fields of a recipe, the model among them.    labelled: whether classes are needed.
+    given: fields of a recipe; 0 and "" mean the default.    labelled: whether classes are needed.
     """
     kind = kind_at(root)
     names = {"val_split": "val_split", "seed": "seed", "img_size": "size"}
@@ -78,7 +79,7 @@ def look_at(root: Path, given: dict, labelled: bool = True, progress: bool = Fal
     if kind is not Arrays:
         names |= {"in_channels": "channels"} if kind is not Recordings else {}
         options |= {"skip_unreadable": bool(given.get("skip_unreadable")), "progress": progress}
-    options |= {ours: given[theirs] for theirs, ours in names.items() if theirs in given}
+    options |= {ours: given[theirs] for theirs, ours in names.items() if given.get(theirs)}
     return kind.look_at(root, **options)
 
 
@@ -120,19 +121,15 @@ def read_own(run: Run) -> Description | None:
     """
     if not is_own(run.recipe.data):
         return None
-    own, root = description(json_of(run.folder / FILE)), root_of(run.recipe)
+    path, root = run.folder / FILE, root_of(run.recipe)
+    try:
+        own = description(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError, KeyError) as error:
+        raise FileFormatError(f"{path}: not as it was written ({type(error).__name__}: {error})") from error
     if not root.exists():
         raise FileNotFoundError(f"there is no {root}, the run's data: --root says where it is now")
     own.check(root)
     return own
-
-
-def json_of(path: Path) -> dict:
-    """Return what a JSON file holds. FileFormatError if it is damaged."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise FileFormatError(f"{path}: not as it was written ({error})") from error
 
 
 def write_own(run: Run, own: Description) -> None:
