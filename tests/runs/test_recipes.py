@@ -16,7 +16,7 @@ from lessons.common import start_scs
 from minispike.models import configuration
 from minispike.runs import cli as command
 from minispike.runs.folder import Run
-from minispike.runs.recipes import MASKED, PRETRAINING, RECIPES, Recipe, resolve
+from minispike.runs.recipes import MASKED, PRETRAINING, RECIPES, Recipe, own_recipe, resolve
 from minispike.runs.session import build, check_fit, format_duration, format_record, warnings_about
 
 SHAPES = {  # of one sample: height, width, channels; classes
@@ -420,3 +420,19 @@ def test_image_folders_are_standardised_by_imagenets_numbers(tmp_path):
     for images, _ in (train(0)[0], next(iter(train)), next(iter(test))):
         np.testing.assert_allclose(images, np.broadcast_to(white, (1, 32, 32, 3)), rtol=1e-5)
     assert train.augment.fill.tolist() == [124, 116, 104]
+
+
+@pytest.mark.parametrize("n, epochs", [(2, 10), (48, 10), (1_000, 10), (2_000, 5), (60_000, 4)])
+def test_ones_own_data_is_seen_about_ten_thousand_times(n, epochs):
+    assert own_recipe("/data", "images", n).epochs == epochs
+    assert own_recipe("/data", "images", n, epochs=7).epochs == 7
+
+
+@pytest.mark.parametrize("kind, channels", [("images", 1), ("events", 2), ("hidden patches", 1)])
+def test_the_recipes_for_ones_own_data_fit_their_models(kind, channels):
+    recipe = own_recipe("/data", kind, 100, img_size=36, in_channels=channels)
+    model = build(recipe, 3)
+    assert (recipe.objective == "masked") == (kind == "hidden patches")
+    assert model.in_channels == channels and not warnings_about(model, recipe, ())
+    x = np.zeros((1, 36, 36, channels))
+    check_fit(model, x, recipe)
