@@ -84,7 +84,7 @@ class Frames:
         self.classes = classes
         self.labels = np.array([sample.label for sample in samples], "int64")
         self.shape = (T, *size, 2)
-        self.folder = Path(cache) / f"T{T}_{split_by}_{size[0]}x{size[1]}"
+        self.folder = Path(cache).expanduser() / f"T{T}_{split_by}_{size[0]}x{size[1]}"
         self.files = [_frames_file(self.folder, sample) for sample in samples]
         missing: dict[Path, list[int]] = {}
         for i, (sample, file) in enumerate(zip(samples, self.files, strict=True)):
@@ -206,7 +206,7 @@ def cifar10_dvs(
 
     Raises FileNotFoundError if recordings are missing, and the errors of `Frames` and `split_files`.
     """
-    root = Path(root)
+    root = Path(root).expanduser()
     expected = (
         f"CIFAR10-DVS expects the same number of recordings (1,000) of each class, named "
         f"{root}/{classes[0]}/cifar10_{classes[0]}_0.aedat …: unpack the official archives "
@@ -293,7 +293,7 @@ def dvs128_gesture(
     Raises FileNotFoundError if a file is missing, DataFileError for a recording that is listed twice or in
     both lists, and the errors of `Frames` and `read_labels`.
     """
-    root = Path(root)
+    root = Path(root).expanduser()
     parts = ("train", "test") if train else ("test", "train")
     trials, other_trials = (root / f"trials_to_{part}.txt" for part in parts)
     remedy = (

@@ -79,7 +79,7 @@ def make_fashion_dvs(
     a call for a finished set does not even read the images.
     Raises ValueError for settings that do not fit, and if root holds recordings with other settings.
     """
-    root = Path(root)
+    root = Path(root).expanduser()
     numbers = (train, test)
     if aedat not in FORMATS:
         raise ValueError(f"aedat must be {' or '.join(map(repr, FORMATS))}, got {aedat!r}")
@@ -131,7 +131,7 @@ def fashion_dvs(
     cache: the folder where frames are kept, by default <root>/frames.
     Raises FileNotFoundError if the set is missing or unfinished, and the errors of `Frames`.
     """
-    root = Path(root)
+    root = Path(root).expanduser()
     settings = read_settings(root)
     part = "train" if train else "test"
     each = settings[part] // len(CLASSES)
@@ -151,7 +151,7 @@ def read_settings(root: str | Path) -> dict:
 
     Raises FileNotFoundError without a settings.json, and ValueError if this file is damaged.
     """
-    file = Path(root) / "settings.json"
+    file = Path(root).expanduser() / "settings.json"
     if not file.exists():
         raise FileNotFoundError(f"no {file}: make_fashion_dvs({str(root)!r}) makes a set there")
     try:

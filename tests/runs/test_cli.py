@@ -254,7 +254,10 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(tmp_path, 
             "keeps its recipe: leave out epochs, lr",
         ),
         (["--out", "x", "--data", "digits", "--epochs", "0"], "epochs must lie in 1 … inf, got 0"),
-        (["--out", "x", "--data", "letters"], "no data set and no folder 'letters'; there are digits"),
+        (
+            ["--out", "x", "--data", "letters"],
+            "no data set and no file or folder 'letters'; there are digits",
+        ),
         (
             ["--out", "x", "--recipe", "digits", "--data", "letters"],
             "no data set 'letters'; there are digits",

@@ -16,7 +16,7 @@ from lessons.common import start_scs
 from minispike.models import configuration
 from minispike.runs import cli as command
 from minispike.runs.folder import Run
-from minispike.runs.recipes import MASKED, PRETRAINING, RECIPES, Recipe, resolve
+from minispike.runs.recipes import MASKED, PRETRAINING, RECIPES, Recipe, own_recipe, resolve
 from minispike.runs.session import build, check_fit, format_duration, format_record, warnings_about
 
 SHAPES = {  # of one sample: height, width, channels; classes
@@ -133,7 +133,7 @@ def test_every_option_overrides_its_field(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "data_of", lambda recipe, own: began.append(recipe) or 1 / 0)
     changed = {"model": "saformer_1_64_digits", "data": "mnist", "root": "x", "init": "x", "split_by": "time",
                "split": "first-100-test", "device": "cuda", "augment_events": 0,
-               "skip_unreadable": 1}  # fmt: skip
+               "skip_unreadable": 1, "sensor": "3x4", "time_unit": "ms"}  # fmt: skip
     for entry in fields(Recipe):
         if entry.name == "objective":
             continue
@@ -156,7 +156,8 @@ def test_every_option_overrides_its_field(monkeypatch, tmp_path):
         ({"mixup_until": 3, "mixup": 0.5, "warmup": 1, "warmup_lr": 0.1}, []),
         ({"warmup_lr": 0.1, "split_by": "time"}, ["warmup-lr", "split-by"]),
         ({"split": "first-100-test"}, ["split"]),
-        ({"val_split": 0.3, "skip_unreadable": 1}, ["val-split", "skip-unreadable"]),
+        ({"val_split": 0.3, "skip_unreadable": 1, "sensor": "3x4", "time_unit": "s"},
+         ["val-split", "skip-unreadable", "sensor", "time-unit"]),
         ({"warmup": 20}, ["warmup 20 of --epochs 20"]),
         ({"lr": 1e-6}, ["min-lr 1e-05 is above --lr 1e-06"]),
         ({"threads": 10**6}, ["threads 1000000"]),
@@ -419,3 +420,19 @@ def test_image_folders_are_standardised_by_imagenets_numbers(tmp_path):
     for images, _ in (train(0)[0], next(iter(train)), next(iter(test))):
         np.testing.assert_allclose(images, np.broadcast_to(white, (1, 32, 32, 3)), rtol=1e-5)
     assert train.augment.fill.tolist() == [124, 116, 104]
+
+
+@pytest.mark.parametrize("n, epochs", [(2, 10), (48, 10), (1_000, 10), (2_000, 5), (60_000, 4)])
+def test_ones_own_data_is_seen_about_ten_thousand_times(n, epochs):
+    assert own_recipe("/data", "images", n).epochs == epochs
+    assert own_recipe("/data", "images", n, epochs=7).epochs == 7
+
+
+@pytest.mark.parametrize("kind, channels", [("images", 1), ("events", 2), ("hidden patches", 1)])
+def test_the_recipes_for_ones_own_data_fit_their_models(kind, channels):
+    recipe = own_recipe("/data", kind, 100, img_size=36, in_channels=channels)
+    model = build(recipe, 3)
+    assert (recipe.objective == "masked") == (kind == "hidden patches")
+    assert model.in_channels == channels and not warnings_about(model, recipe, ())
+    x = np.zeros((1, 36, 36, channels))
+    check_fit(model, x, recipe)
