@@ -31,7 +31,11 @@ def spikes_of(model: Module, x) -> dict[str, Array]:
 
 
 def firing_rates(model: Module, x, batch_size: int | None = None) -> dict[str, float]:
-    """Return the share of neurons and steps that fire, for every neuron layer, by path.
+    """Return the firing rate of every neuron layer, by path.
+
+    The *firing rate* is the number of spikes per neuron and time step, of the neurons' own outputs: a number
+    from 0 to 1, the mean over samples, neurons and steps. What a later pool, residual sum or product makes of
+    the spikes does not count; for that see the active share (energy.py).
 
     batch_size: the number of samples that run at a time, and are held in memory; None for all.
     """
@@ -92,13 +96,14 @@ def save(fig, name: str) -> Path:
 
 
 def raster(ax, spikes: Array, title: str = "") -> None:
-    """Draw spikes [T, neurons] as ticks: time to the right, a row per neuron, the rate in the title."""
+    """Draw spikes [T, neurons] as ticks: time to the right, a row per neuron, firing rate in the title."""
     T, n = spikes.shape
     t, neuron = spikes.nonzero()
     ax.vlines(t, neuron - 0.4, neuron + 0.4, color=INK, linewidth=min(8, max(1.6, 48 / T)))
     ax.set(xlim=(-0.5, T - 0.5), ylim=(n - 0.5, -0.5), xlabel="time step", ylabel="neuron")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set_title(f"{title}  ({spikes.mean():.0%} fire)" if title else f"{spikes.mean():.0%} fire")
+    rate = f"firing rate {spikes.mean():.0%}"
+    ax.set_title(f"{title}\n{rate}" if title else rate)
 
 
 def membrane(ax, h: Array, spikes: Array, v_threshold: float, title: str = "") -> None:
@@ -136,16 +141,16 @@ def attention_over(ax, image: Array, weights: Array, token: int, title: str = ""
 PARTS = {"stem": ORANGE, "mixer": BLUE, "mlp": GREEN, "head": GREY}
 
 
-def layer_bars(axes, labels: list[str], parts: list[str], rates: list[float], joules: dict) -> None:
-    """Draw two charts with one bar per layer: above the rate that enters, below the energy in nJ.
+def layer_bars(axes, labels: list[str], parts: list[str], shares: list[float], joules: dict) -> None:
+    """Draw two charts with one bar per layer: above the active share that enters, below the energy in nJ.
 
     parts: each layer's part of the model, a key of PARTS, which sets the colour.
     joules: {what is counted: energies}; the first is drawn pale and wide, the second full and narrow on it.
     """
     above, below = axes
     places, colors = range(len(labels)), [PARTS[part] for part in parts]
-    above.bar(places, [100 * rate for rate in rates], color=colors)
-    above.set(ylabel="rate entering, %", ylim=(0, 125), yticks=(0, 25, 50, 75, 100), xticks=places)
+    above.bar(places, [100 * share for share in shares], color=colors)
+    above.set(ylabel="active share, %", ylim=(0, 125), yticks=(0, 25, 50, 75, 100), xticks=places)
     above.set_xticklabels([])
     for values, alpha, width in zip(joules.values(), (0.35, 1), (0.85, 0.45), strict=False):
         below.bar(places, [1e9 * value for value in values], width, color=colors, alpha=alpha)
@@ -226,5 +231,5 @@ def rate_bars(ax, rates: dict[str, float], before: dict[str, float], now: str, t
         ax.barh(0, 0, color=PARTS[part], label=f"{part}, {now}")
     ax.set_yticks(places, [path.removesuffix(".neuron").removeprefix("blocks.") for path in rates])
     ax.set(xlim=(0, 1.15 * max(*percent, *earlier, 1)), ylim=(len(rates) - 0.4, -0.6))
-    ax.set_xlabel("neurons and steps that fire, %")
+    ax.set_xlabel("firing rate, %")
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

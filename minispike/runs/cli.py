@@ -323,7 +323,7 @@ def run_compare(args) -> None:
     runs = [compare.read_run(folder, sample_of) for folder in args.folders]
     print(compare.table(runs))
     print(
-        f"fire: the neurons' mean firing rate. Energy: per image, of {SAMPLE} test images, as papers count."
+        f"firing rate: mean of all neuron layers; energy: per image, of {SAMPLE} test images, as papers count"
     )
     if args.figure:
         compare.draw(runs).savefig(args.figure)
@@ -343,14 +343,14 @@ def add_tools(commands) -> None:
     parser.add_argument("--num-classes", type=int, metavar="K", help="if it differs from the model's own")
     part = "the part of the checkpoint to take, as model_ema; by default the weights, not their average (EMA)"
     parser.add_argument("--entry", metavar="NAME", help=part)
-    parser = commands.add_parser("info", help="count a model's operations, firing rates and energy by layer")
+    parser = commands.add_parser("info", help="count a model's operations, active shares and energy by layer")
     parser.set_defaults(run=run_info)
     parser.add_argument(
         "model", metavar="MODEL", help="a model's name, or a .safetensors file that holds one"
     )
     parser.add_argument("--data", choices=["digits"], help="real test images; by default the input is random")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.add_argument("--figure", metavar="FILE", help="draw rates and energies as bars")
+    parser.add_argument("--figure", metavar="FILE", help="draw active shares and energies as bars")
     parser = commands.add_parser("profile", help="time a model's training step, layer by layer")
     parser.set_defaults(run=run_profile)
     parser.add_argument(
@@ -388,7 +388,7 @@ def run_info(args) -> None:
         draw(found, args.figure)
     if not (saved and args.data):
         print(
-            "Rates and energies of noise or of untrained weights say nothing about a trained model.",
+            "Active shares and energies of noise or of untrained weights say nothing about a trained model.",
             file=sys.stderr,
         )
 
@@ -431,5 +431,7 @@ def draw(found: Count, path: str) -> None:
     joules = {
         c: [getattr(r, c).joules(found.picojoules) / found.images for r in rows] for c in ("paper", "events")
     }
-    viz.layer_bars(axes, [r.label for r in rows], [r.part for r in rows], [r.rate for r in rows], joules)
+    viz.layer_bars(
+        axes, [r.label for r in rows], [r.part for r in rows], [r.active_share for r in rows], joules
+    )
     fig.savefig(path)
