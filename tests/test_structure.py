@@ -25,9 +25,9 @@ WITHIN = {
     "blocks": [
         "sps", "scs", "ssa", "fourier", "wavelet", "control", "dwc", "sasa", "mlp", "encoder", "decoder",
     ],
-    "measure": ["energy", "profile", "viz"],
+    "measure": ["energy", "profile", "viz", "inside"],
     "files": ["picklemachine", "torchfile", "checkpoint", "interop"],
-    "runs": ["recipes", "folder", "memory", "session", "compare", "pictures", "cli"],
+    "runs": ["recipes", "folder", "memory", "session", "compare", "pictures", "show", "cli"],
 }  # fmt: skip
 KNOW_DATA = ("cli.py", "pictures.py")  # the files of runs/ that know data_utils
 

@@ -66,13 +66,18 @@ def attention_map(spikes: dict[str, Array], mixer: str, num_heads: int) -> Array
 # ---------------------------------------------------------------- draw
 
 
-def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (9, 4), **kwargs):
-    """Return (figure, axes) in the lessons' style; kwargs as matplotlib's Figure.subplots."""
+def canvas(size: tuple[float, float]):
+    """Return an empty figure of a size in inches. ImportError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("figures need matplotlib: pip install 'minispike[lessons]'") from error
-    fig = Figure(figsize=size, dpi=150, layout="constrained")
+    return Figure(figsize=size, dpi=150, layout="constrained")
+
+
+def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (9, 4), **kwargs):
+    """Return (figure, axes) in the lessons' style; kwargs as matplotlib's Figure.subplots."""
+    fig = canvas(size)
     axes = fig.subplots(rows, columns, **kwargs)
     for ax in fig.axes:
         ax.spines[["top", "right"]].set_visible(False)
@@ -125,16 +130,25 @@ def heat(ax, values: Array, title: str = "", *, xlabel: str = "", ylabel: str = 
 
 def attention_over(ax, image: Array, weights: Array, token: int, title: str = "") -> None:
     """Draw one token's attention, weights [N] over a square grid, on top of its image [H, W]."""
-    side, (height, width) = round(len(weights) ** 0.5), image.shape
-    ax.imshow(image, cmap="gray_r")
+    side = round(len(weights) ** 0.5)
+    map_over(ax, image, weights.reshape(side, side), title, divmod(token, side))
+
+
+def map_over(ax, image: Array, values: Array, title: str = "", at: tuple[int, int] | None = None) -> None:
+    """Draw the values [h, w] of a token grid on top of its image [H, W] or, in colour, [H, W, 3].
+
+    The larger a value, the more orange its place; the further below 0, the more violet.
+    at: the token (row, column) that gets a frame.
+    """
+    (height, width), (rows, columns) = image.shape[:2], values.shape
+    ax.imshow(image, cmap="gray_r", alpha=0.6)
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    grid = weights.reshape(side, side)
-    colours = dict(cmap="Oranges", vmin=0, vmax=1.6)
-    ax.imshow(grid * 0 + 1, alpha=0.75 * grid / max(grid.max(), 1e-9), extent=extent, **colours)
-    row, column = divmod(token, side)
-    x = [at * width / side - 0.5 for at in (column, column + 1)]
-    y = [at * height / side - 0.5 for at in (row, row + 1)]
-    ax.plot([x[0], x[1], x[1], x[0], x[0]], [y[0], y[0], y[1], y[1], y[0]], color=BLUE, linewidth=2)
+    alpha, sign = 0.75 * abs(values) / max(abs(values).max(), 1e-9), (values > 0) * 2.0 - 1
+    ax.imshow(0.6 * sign, cmap="PuOr_r", vmin=-1, vmax=1, alpha=alpha, extent=extent)
+    if at is not None:
+        x = [column * width / columns - 0.5 for column in (at[1], at[1] + 1)]
+        y = [row * height / rows - 0.5 for row in (at[0], at[0] + 1)]
+        ax.plot([x[0], x[1], x[1], x[0], x[0]], [y[0], y[0], y[1], y[1], y[0]], color=BLUE, linewidth=2)
     ax.set(xticks=[], yticks=[], title=title)
 
 

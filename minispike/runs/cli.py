@@ -1,4 +1,4 @@
-"""The command line: train, pretrain, evaluate, predict, compare, info, profile and import."""
+"""The command line: train, pretrain, evaluate, predict, show, compare, info, profile and import."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from math import ceil
 from pathlib import Path
 from shlex import quote
 
+import numpy as np
 from tqdm import tqdm
 
 from data_utils.datasets import NAMES, open_data
 from data_utils.images.digits import load_digits
-from data_utils.images.folders import SUFFIXES
+from data_utils.images.folders import SUFFIXES, read_image
 from data_utils.images.own import Pictures
 from data_utils.listing import files
 from data_utils.loader import Prefetch
 
 from ..backend import make_rng
-from ..files.checkpoint import Saved, load, save
+from ..files.checkpoint import Saved, save
 from ..files.interop import load_official
 from ..files.torchfile import FileFormatError
 from ..measure import viz
@@ -30,8 +31,8 @@ from ..measure.profile import as_dicts, profile, table
 from ..models import SpikingTransformer, configuration, create_model, list_models
 from ..parallel import keep_freed_memory, set_threads
 from ..train import evaluate
-from . import compare, pictures
-from .folder import Run
+from . import compare, pictures, show
+from .folder import Run, saved_at
 from .recipes import CHOICES, KINDS, MASKED, PRETRAINING, RECIPES, Recipe, resolve
 from .session import SAMPLE, Stop, build, check_fit, check_step_fits, train, warnings_about
 
@@ -71,6 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_training(commands, "pretrain", PRETRAINING, pretraining)
     add_evaluation(commands)
     add_prediction(commands)
+    add_show(commands)
     add_comparison(commands)
     add_tools(commands)
     return parser
@@ -303,6 +305,51 @@ def run_predict(args) -> None:
             print(each["file"], *(f"{name} {p:.1%}" for name, p in each["classes"].items()), sep="  ")
 
 
+# ---------------------------------------------------------------- a look inside
+
+
+def add_show(commands) -> None:
+    """Add the command show."""
+    what = "draw what a model does with one picture: its spikes, what it mixes, where its neurons fire"
+    parser = commands.add_parser("show", help=what, description=what)
+    parser.set_defaults(run=run_show)
+    parser.add_argument("model", metavar="RUN", help="a run's folder, or a .safetensors file")
+    of_a_set = "the number of a test sample of the run's data set; for a model without a run, digits:17"
+    parser.add_argument("sample", metavar="FILE", help=f"a picture, for a run on pictures; or {of_a_set}")
+    parser.add_argument("--block", type=int, metavar="I", default=0, help="the block (default 0, the first)")
+    parser.add_argument("--head", type=int, metavar="I", help="one head of its attention (default: all)")
+    default = "the file to draw it in (default show.png)"
+    parser.add_argument("--figure", metavar="FILE", default="show.png", help=default)
+
+
+def run_show(args) -> None:
+    print(show.show(find_sample(args.model, args.sample), args.block, args.head, args.figure))
+
+
+def find_sample(source: str, name: str) -> show.Sample:
+    """Return the model of a run or file, with the picture or test sample of this name."""
+    if Path(name).is_file():
+        saved, own = pictures.saved_of(source)
+        x = own.prepare([read_image(Path(name))])
+        picture = x[0] * np.array(own.deviation) + np.array(own.mean)
+        return show.Sample(saved.model, x, np.broadcast_to(picture, (*x.shape[1:3], 3)), name, own.classes)
+    saved, (data, _, number) = saved_at(source), name.rpartition(":")
+    if not number.isdecimal():
+        raise ValueError(f"{name} is neither a file nor the number of a test sample, as 17 or digits:17")
+    if not data and "recipe" not in saved.training:
+        raise ValueError(f"{source} does not say what it was trained on: name the data, as digits:{number}")
+    size = {"T": saved.model.T, "img_size": saved.model.img_size[0]}
+    recipe = replace(resolve(data), **size) if data else Recipe.from_dict(saved.training["recipe"])
+    if pictures.is_own(recipe.data):
+        raise ValueError(f"{source} was trained on pictures in {recipe.data}: give a picture's file")
+    _, test, classes = data_of(recipe)
+    if int(number) >= test.n_samples:
+        raise ValueError(f"no test sample {number}: {recipe.data} has {test.n_samples}, counted from 0")
+    x, labels = test.prepared(np.array([int(number)]))
+    names, title = [str(i) for i in range(classes)], f"{recipe.data}, test sample {number}"
+    return show.Sample(saved.model, x, show.picture_of(x), title, names, int(labels[0]))
+
+
 # ---------------------------------------------------------------- comparison
 
 
@@ -407,13 +454,8 @@ def run_profile(args) -> None:
 
 def find_model(name: str) -> SpikingTransformer:
     """Return the model of a run's folder, of a .safetensors file, or of a name, with fresh weights."""
-    if Path(name).is_dir():
-        saved = Run.open(name).newest()
-        if saved is None:
-            raise FileNotFoundError(f"the run {name} has no checkpoint yet")
-        model = saved.model
-    else:
-        model = load(name) if Path(name).is_file() or name.endswith(".safetensors") else create_model(name)
+    kept = Path(name).exists() or name.endswith(".safetensors")
+    model = saved_at(name).model if kept else create_model(name)
     if not isinstance(model, SpikingTransformer):
         raise ValueError(f"{name} holds a {type(model).__name__}; a classifier is needed")
     return model
