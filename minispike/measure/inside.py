@@ -144,7 +144,10 @@ def attention(inside: Inside, head: int | None) -> Mixing:
     if isinstance(aggregate, Channel):
         passed = inside.spikes["mixer.aggregate.attention"].mean((0, 1, 4))[chosen]  # [heads, N]
         first = head or 0
-        maps = [(f"head {first + i}", each.reshape(grid), None) for i, each in enumerate(passed[:4])]
+        maps = [
+            (f"head {first + i}: {each.mean():.0%}", each.reshape(grid), None)
+            for i, each in enumerate(passed[:4])
+        ]
         return Mixing("SASA, Channel: the share of steps in which a head passes a token's K", maps)
     product, keys = "Q Kᵀ", "each key"
     if isinstance(aggregate, Pool):
@@ -246,8 +249,9 @@ def draw_sample(part, inside: Inside, picture: Array, classes: list[str], label:
 def draw_mixing(part, inside: Inside, picture: Array, mixed: Mixing) -> None:
     wide = mixed.matrix is not None
     axes = part.subplots(1, len(mixed.maps) + wide, squeeze=False)[0]
+    top = max((abs(values).max() for _, values, _ in mixed.maps), default=0)  # one scale for all maps
     for ax, (title, values, at) in zip(axes, mixed.maps, strict=False):
-        viz.map_over(ax, picture, values, title, at)
+        viz.map_over(ax, picture, values, title, at, top)
     if wide:
         ax, (across, down, what) = axes[-1], mixed.names
         limit, signed = max(xp.quantile(abs(mixed.matrix), 0.995), 1e-9), (mixed.matrix < 0).any()
@@ -259,6 +263,11 @@ def draw_mixing(part, inside: Inside, picture: Array, mixed: Mixing) -> None:
         part.colorbar(image, ax=ax, shrink=0.85, label=what)
 
 
+def short(path: str) -> str:
+    """Return a neuron layer's name in a figure, from its path inside the block."""
+    return path.removeprefix("mixer.").removeprefix("aggregate.").removesuffix(".conv")
+
+
 def draw_rates(part, inside: Inside) -> None:
     rates = inside.rates()
     maps = {path: 100 * inside.places(path) for path in rates}
@@ -266,6 +275,6 @@ def draw_rates(part, inside: Inside) -> None:
     top = max(max(each.max() for each in maps.values()), 1e-9)
     for ax, (path, values) in zip(axes, maps.items(), strict=True):
         image = ax.imshow(values, cmap="Greens", vmin=0, vmax=top)
-        name = path.removeprefix("mixer.").removesuffix(".conv")
+        name = short(path)
         ax.set(xticks=[], yticks=[], title=f"{name}\n{rates[path]:.1%}")
     part.colorbar(image, ax=list(axes), shrink=0.75, label="firing rate, %", pad=0.01)

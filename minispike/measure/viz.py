@@ -134,16 +134,17 @@ def attention_over(ax, image: Array, weights: Array, token: int, title: str = ""
     map_over(ax, image, weights.reshape(side, side), title, divmod(token, side))
 
 
-def map_over(ax, image: Array, values: Array, title: str = "", at: tuple[int, int] | None = None) -> None:
+def map_over(ax, image: Array, values: Array, title: str = "", at=None, top: float | None = None) -> None:
     """Draw the values [h, w] of a token grid on top of its image [H, W] or, in colour, [H, W, 3].
 
     The larger a value, the more orange its place; the further below 0, the more violet.
-    at: the token (row, column) that gets a frame.
+    at: the token (row, column) that gets a frame.    top: the value of full colour; None for the largest.
     """
     (height, width), (rows, columns) = image.shape[:2], values.shape
     ax.imshow(image, cmap="gray_r", alpha=0.6)
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    alpha, sign = 0.75 * abs(values) / max(abs(values).max(), 1e-9), (values > 0) * 2.0 - 1
+    alpha = 0.75 * abs(values) / max(abs(values).max() if top is None else top, 1e-9)
+    sign = (values > 0) * 2.0 - 1
     ax.imshow(0.6 * sign, cmap="PuOr_r", vmin=-1, vmax=1, alpha=alpha, extent=extent)
     if at is not None:
         x = [column * width / columns - 0.5 for column in (at[1], at[1] + 1)]

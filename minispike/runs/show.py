@@ -54,13 +54,13 @@ def show(sample: Sample, block: int, head: int | None, path: str) -> str:
         raise ValueError(f"a {type(model).__name__} has no classes to show: train --init makes a classifier")
     found = inside.look(model, sample.x.astype(model.head.weight.dtype), block)
     mixed = inside.mixing(found, head)
-    title = f"{sample.name}, seen by {model.config.stem.upper()} with {model.config.mixer}, T = {model.T}"
+    title = f"{sample.name}: stem {model.config.stem}, mixer {model.config.mixer}, T = {len(found.tokens)}"
     fig = inside.draw(found, sample.picture, mixed, title, sample.classes, sample.label)
     fig.savefig(path)
     order = np.argsort(-found.probabilities, kind="stable")[:5]
     likely = "  ".join(f"{sample.classes[i]} {found.probabilities[i]:.1%}" for i in order)
     label = "" if sample.label is None else f"  (label {sample.classes[sample.label]})"
-    rates = "  ".join(f"{name.removeprefix('mixer.')} {rate:.1%}" for name, rate in found.rates().items())
+    rates = "  ".join(f"{inside.short(name)} {rate:.1%}" for name, rate in found.rates().items())
     return (
         f"{sample.name}: {likely}{label}\nblock {block}: {mixed.about}\nfiring rates: {rates}\nfigure: {path}"
     )
