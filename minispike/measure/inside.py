@@ -186,7 +186,7 @@ def fixed(inside: Inside) -> Mixing:
             chosen.append(k)
     maps = [(f"output {k}", matrix[k].reshape(inside.grid), divmod(k, inside.grid[1])) for k in chosen]
     return Mixing(
-        f"{start}. Each token's weight in the three largest outputs (frame: their place)", maps, matrix
+        f"{start}. Each token's weight in the largest outputs (framed: an output's place)", maps, matrix
     )
 
 
@@ -213,8 +213,8 @@ def draw(inside: Inside, picture: Array, mixed: Mixing, title: str, classes: lis
     above, middle, below = fig.subfigures(3, 1, height_ratios=(1.1, 1.15, 0.95))
     for part, text in (
         (above, title),
-        (middle, f"How block {inside.block} mixes the tokens. {mixed.about}"),
-        (below, f"Where block {inside.block} fires. Firing rate: spikes per neuron and step"),
+        (middle, f"Block {inside.block} mixes. {mixed.about}"),
+        (below, f"Block {inside.block} fires. Firing rate: spikes per neuron and step, at each position"),
     ):
         part.suptitle(text, x=0.01, ha="left", fontsize=10.5, color=viz.INK, fontweight="bold")
     draw_sample(above, inside, picture, classes, label)
