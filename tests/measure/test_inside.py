@@ -5,9 +5,9 @@ import pytest
 
 from minispike import Module, create_model, no_grad
 from minispike.measure import inside, viz
+from minispike.train import calibrate
 
 from ..blocks.test_blocks import lively
-from .test_energy import settled
 
 FREE = "attention_free_fft1d_1_64_digits"
 
@@ -16,7 +16,8 @@ def looked_at(rng, name="spikformer_1_64_digits", block=0, **overrides):
     heads = {} if name == FREE else {"num_heads": 4}
     model = lively(create_model(name, embed_dim=16, dtype="float64", **heads, **overrides), rng)
     x = rng.standard_normal((1, 8, 8, 1))
-    return inside.look(settled(model, x), x, block), model, x
+    calibrate(model.train(), [(x, None)])  # so that every layer fires
+    return inside.look(model, x, block), model, x
 
 
 def test_what_is_kept_is_what_the_model_does(rng):
