@@ -50,7 +50,7 @@ def trained(mixer: str, T: int, seed: int):
 
 
 def measure(mixer: str, T: int, seed: int, images, labels) -> dict:
-    """Return a model's record: accuracy, dense MACs per step, nJ per image by column and part, and rates."""
+    """Return a model's record: accuracy, MACs per step, nJ per image by column and part, active shares."""
     model = trained(mixer, T, seed)
     found = count(model, images)
     return {
@@ -60,7 +60,7 @@ def measure(mixer: str, T: int, seed: int, images, labels) -> dict:
         "test_accuracy": evaluate(model, [(images, labels)])[1],
         "macs_a_step": found.macs(),
         "nJ": {c: {part: round(1e9 * found.joules(c, part), 2) for part in PARTS} for c in COLUMNS},
-        "rates": {row.label: round(row.rate, 4) for row in found.rows},
+        "active_shares": {row.label: round(row.active_share, 4) for row in found.rows},
     }
 
 

@@ -135,7 +135,7 @@ for brick in untrained(1).stem.stages:
     signal = brick.neuron(brick.map(signal))
     rates["no batch norm"].append(signal.data.mean())
 for name, shares in rates.items():
-    print(f"digits, {name}: stages 0 … 3 fire", *(f"{share:.1%}" for share in shares))
+    print(f"digits, {name}: firing rates of stages 0 … 3", *(f"{share:.1%}" for share in shares))
 low, high, bare = rates.values()
 assert bare[0] < 0.01 and bare[1] == 0
 assert 0.02 < min(low) and max(low) < 0.1 < min(high)
@@ -238,8 +238,8 @@ print(f"check_grads: image and all {len(stem.parameters())} parameters agree wit
 
 # %% [markdown]
 # ## The figure
-# Top row: one digit at gain 2, because at gain 1 there is little to see. Bottom left: how many neurons fire
-# in each stage. Bottom right: which of a window's nine neurons gets the gradient, under each rule. (At the
+# Top row: one digit at gain 2, because at gain 1 there is little to see. Bottom left: the firing rate
+# of each stage. Bottom right: which of a window's nine neurons gets the gradient, under each rule. (At the
 # image's top and left edges the first taps read padding. There the first maximum is a later tap.)
 
 # %%
@@ -265,7 +265,7 @@ for ax, (title, maps) in zip(axes[0], panels.items(), strict=True):
     ax.set_yticks(3.5 + 9 * np.arange(5), ["image", *"abcd"])
 for (name, shares), color in zip(rates.items(), (viz.BLUE, viz.ORANGE, viz.GREY), strict=True):
     axes[1, 0].plot(np.multiply(shares, 100), color=color, marker="o", label=name)
-axes[1, 0].set(title="batch norm sets the firing rate", xlabel="stage", ylabel="neurons firing, %")
+axes[1, 0].set(title="batch norm sets the firing rate", xlabel="stage", ylabel="firing rate, %")
 axes[1, 0].set_xticks(range(4))
 axes[1, 0].legend(frameon=False, loc="center right")
 for ax, (rule, winner) in zip(axes[1, 1:], winners.items(), strict=True):

@@ -137,7 +137,7 @@ for s in scales:
     rate.append(fired.data.mean())
 scaled, unscaled = (scales.index(s) for s in (0.125, 1.0))
 for i in (scaled, unscaled):
-    print(f"s = {scales[i]}: {rate[i]:.0%} of the attention neurons fire, mean |gradient| {alive[i]:.4f}")
+    print(f"s = {scales[i]}: attention neurons' firing rate {rate[i]:.0%}, mean |gradient| {alive[i]:.4f}")
 assert alive[scaled] > 50 * alive[unscaled] and rate[unscaled] > 0.99
 
 # %% [markdown]

@@ -102,7 +102,7 @@ for v_threshold in thresholds:
         slope[name].append(float(abs(tried.stem.stages[0].map.weight.grad).max()))
     firing.append(float(tried.stem.stages[0](images[None, :64], T=4).data.mean()))
 print(f"the first layer at thresholds {', '.join(map(str, thresholds))}:")
-print(f"  firing        {'  '.join(f'{share:5.2%}' for share in firing)}; and its gradient:")
+print(f"  firing rate   {'  '.join(f'{share:5.2%}' for share in firing)}; and its gradient:")
 for name, values in slope.items():
     numbers = "  ".join(f"{value:.0e}" for value in values)
     print(f"  {name:<13} {numbers}")

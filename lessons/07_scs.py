@@ -105,7 +105,7 @@ print(f"check_grads: SCS's image and all {len(stem.parameters())} parameters agr
 
 # %% [markdown]
 # ## Reading the image back
-# What is kept can be measured: guess the pixels from the rates over four steps by ridge regression, and score
+# What is kept can be measured: guess the pixels from the means over four steps by ridge regression, and score
 # the guess on digits not seen, R² = 1 − error²/variance. All ways share the first brick and end in 4×4 places
 # of 8 channels; weights are random, only woken. A 2×2 pool tells what is the OR's doing and what the larger
 # window's; a mean is no spike, but a control; and pooling the currents *before* the neuron is arXiv
@@ -117,9 +117,9 @@ digits, n = np.concatenate([train, test]), len(train)
 pixels = digits.reshape(-1, 64).astype(float)
 
 
-def read_back(rates, strength=300.0):
+def read_back(means, strength=300.0):
     """Return the guessed pixels of unseen digits, and R². W = (XᵀX + λ)⁻¹ XᵀY, X standardised, Y centred."""
-    x = rates.reshape(len(digits), -1).astype(float)
+    x = means.reshape(len(digits), -1).astype(float)
     x = (x - x[:n].mean(0)) / (x[:n].std(0) + 1e-9)  # or λ punishes whoever fires little
     centre = pixels[:n].mean(0)
     X, Y = x[:n], pixels[:n] - centre
@@ -150,34 +150,35 @@ def ways(seed, gain):
     }
 
 
-found, shown = {}, {}  # {way: [seed, gain, (R², firing rate)]}; {way: (spikes, guessed pixels)}
+found, shown = {}, {}  # {way: [seed, gain, (R², active share)]}; {way: (spikes, guessed pixels)}
 with no_grad():
     for seed, i in np.ndindex(3, 3):
         for way, y in ways(seed, gain=i + 1).items():
             guessed, r2 = read_back(y.data.mean(0))
             if way not in found:
                 found[way] = np.zeros((3, 3, 2))
-            found[way][seed, i] = r2, y.data.mean()
+            found[way][seed, i] = r2, (y.data != 0).mean()
             if (seed, i) == (0, 1):
                 shown[way] = y.data, guessed
-print("R², firing (3 seeds)   gain 1       gain 2, least … most       gain 3")
+print("R², active share       gain 1       gain 2, least … most       gain 3")
 for way, scores in found.items():
-    low, middle, high = (f"{r2:.2f}, {rate:>4.0%}" for r2, rate in scores.mean(0))
+    low, middle, high = (f"{r2:.2f}, {share:>4.0%}" for r2, share in scores.mean(0))
     print(f"  {way:<18}  {low}   {middle}, {min(scores[:, 1, 0]):.2f} … {max(scores[:, 1, 0]):.2f}   {high}")
 big, before, small, stride, _ = (scores[..., 0] for scores in found.values())
 assert (stride - big)[:, 1:].min() > 0.03 and abs(stride - big)[:, 0].max() < 0.05  # asleep, they tie
 assert abs(stride - small)[:, 1].max() < 0.05 and abs(before - big).max() < 0.05
-rate = {way: scores[..., 1] for way, scores in found.items()}
-assert (rate["stride 2×2"] < rate["max-pool 2×2"]).all()
-assert (rate["max-pool 3×3"] > 2 * rate["stride 2×2"])[:, 1:].all()
+active = {way: scores[..., 1] for way, scores in found.items()}
+assert (active["stride 2×2"] < active["max-pool 2×2"]).all()
+assert (active["max-pool 3×3"] > 2 * active["stride 2×2"])[:, 1:].all()
 assert np.array_equal(shown["max-pool 3×3"][0][0], shown["before the neuron"][0][0])  # t = 0: see below
 
 # %% [markdown]
-# At gain 2 and 3 the stride keeps more than SPS's pool, whose OR of nine fires at more than twice the rate:
-# more spikes say little more. But a 2×2 pool keeps as much as the stride, which needs fewer spikes and fewer
-# weights for it; and at gain 1, where few fire, the stride is no better than SPS's pool. Pooling before the
-# neuron changes next to nothing forward (max and threshold commute; at the first step exactly): its point is
-# the gradient.
+# The *active share* counts what is not 0 in what goes on. A pool's output is no neuron's, so it has an active
+# share and no firing rate. At gain 2 and 3 the stride keeps more than SPS's pool, whose OR of nine has more
+# than twice the active share: more ones say little more. But a 2×2 pool keeps as much as the stride, which
+# needs fewer ones and fewer weights for it; and at gain 1, where few neurons fire, the stride is no better
+# than SPS's pool. Pooling before the neuron changes next to nothing forward (max and threshold commute; at
+# the first step exactly): its point is the gradient.
 #
 # ## Whole stems, and a broken residual
 # Does an untrained SCS keep more than an untrained SPS? No: it is 12 layers of spikes deep, SPS 5, and random
@@ -205,7 +206,8 @@ for seed in range(3):
         stems[name].append(r2)
         *_, rates[name] = viz.firing_rates(model, test[:64]).values()  # of the last neurons
 for name, r2 in stems.items():
-    print(f"whole stem, {name}: R² {min(r2):.2f} … {max(r2):.2f}, its last neurons fire {rates[name]:.0%}")
+    last = f"firing rate of its last neurons {rates[name]:.0%}"
+    print(f"whole stem, {name}: R² {min(r2):.2f} … {max(r2):.2f}, {last}")
 assert min(stems["SPS"]) > max(stems["SCS"]) and min(stems["SCS"]) > 0.1 > 0 > max(stems["no residual"])
 assert abs(rates["no residual"] - rates["SCS"]) < 0.02
 
@@ -260,7 +262,7 @@ for i, (scores, color) in enumerate(zip(found.values(), colors, strict=True)):
 axes[0, 3].set_yticks(range(5), found)
 axes[0, 3].invert_yaxis()
 axes[0, 3].set(title="read back, gain 2; dots are seeds", xlabel="R² on unseen digits")
-axes[1, 3].set(title="gains 1, 2, 3; colours as above", xlabel="neurons firing, %", ylabel="R²", xlim=(0, 90))
+axes[1, 3].set(title="gains 1, 2, 3; colours as above", xlabel="active share, %", ylabel="R²", xlim=(0, 90))
 for i, (r2, color) in enumerate(zip(stems.values(), (viz.ORANGE, viz.BLUE, viz.GREY), strict=True)):
     axes[1, 0].bar(i, np.mean(r2), color=color)
     axes[1, 0].plot([i] * 3, r2, "o", color=viz.INK, markersize=4)

@@ -177,7 +177,7 @@ for x, scale in ((all_16, 0.125), (drop_8, 0.25), (drop_8, 0.125)):
         mixer(x[None])
     rates.append(fired["attention"])
 whole, doubled, half = rates
-print(f"attention neurons firing: 16 tokens at s {whole:.1%}; 8 at 2s {doubled:.1%}, at s {half:.1%}")
+print(f"attention's firing rate: 16 tokens at s {whole:.1%}; 8 at 2s {doubled:.1%}, at s {half:.1%}")
 assert half < doubled and abs(whole - doubled) < abs(whole - half)
 
 # %% [markdown]

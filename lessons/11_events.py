@@ -141,7 +141,7 @@ logits = model(batch)
 assert logits.shape == (8, 10) and np.array_equal(batch, batch.round())
 rates = viz.firing_rates(model, batch)
 first = next(iter(rates))
-print(f"frames {list(batch.shape)} -> logits {list(logits.shape)}; {first}: {rates[first]:.0%} fire a step")
+print(f"frames {list(batch.shape)} -> logits {list(logits.shape)}; {first}: firing rate {rates[first]:.0%}")
 macs = 9 * 2 * 8 * 32 * 32 * T  # of the first convolution, 3×3, 2 -> 8 channels, for one sample
 additions = 9 * 8 * batch[:, 0].sum()  # at most: an event reaches 3×3 places in 8 channels
 print(f"first convolution: {macs:,} multiply-accumulates, or at most {additions:,.0f} additions")

@@ -86,10 +86,11 @@ print(f"event by event: {needed:,} additions, counted {counted:,}; {differ} of {
 
 # %% [markdown]
 # ## Three ways to count
-# `paper`: rate · dense MACs, as additions wherever spikes or integers enter, and the first convolution T
-# times. `strict`: integers are no spikes, what they enter is multiplied; the stream between blocks holds
-# them. `events`: what the machine above did. For one model, 8-384, Spikformer's own table has 7.7 mJ; where
-# others count it with integers multiplied, it is 12.4.
+# `paper`: active share · dense MACs, as additions wherever spikes or integers enter, and the first
+# convolution T times. (*Active share*: what is not 0, among the entries that enter. *Firing rate*: spikes
+# per neuron and step, as they leave the neurons.) `strict`: integers are no spikes, what they enter is
+# multiplied; the stream between blocks holds them. `events`: what the machine above did. For one model,
+# 8-384, Spikformer's own table has 7.7 mJ; where others count it with integers multiplied, it is 12.4.
 
 # %%
 for column in COLUMNS:
@@ -143,18 +144,18 @@ assert not saved or -0.3 < min(saved.values()) < max(saved.values()) < -0.1  # i
 
 # %% [markdown]
 # ## What the count leaves out
-# In the papers' arithmetic a spiking network of four steps cannot lose: if *every* neuron fired at all T = 4
-# steps it would pay 4 · 0.9 = 3.6 pJ where a plain network pays 4.6. But each addition needs its weight, and
-# each membrane is read and written at every step. A 32-bit word from a small on-chip memory costs about 5 pJ,
-# from DRAM 640 (45 nm, as quoted in arXiv 1506.02626): more than any addition. A study with memory and data
-# movement (arXiv 2409.08290) finds that fewer than about 6 % of the neurons may fire if a spiking network is
-# to beat an equivalent quantised one (6.4 % for T = 5 … 10 in its third version, 5.7 % for T = 5 in its
-# fourth).
+# In the papers' arithmetic a spiking network of four steps cannot lose: if *every* neuron fired at all T =
+# 4 steps it would pay 4 · 0.9 = 3.6 pJ where a plain network pays 4.6. But each addition needs its weight,
+# and each membrane is read and written at every step. A 32-bit word from a small on-chip memory costs about
+# 5 pJ, from DRAM 640 (45 nm, as quoted in arXiv 1506.02626): more than any addition. A study with memory
+# and data movement (arXiv 2409.08290) finds that the firing rate must be below about 6 % if a spiking
+# network is to beat an equivalent quantised one (6.4 % for T = 5 … 10 in its third version, 5.7 % for T = 5
+# in its fourth).
 
 # %%
 rate = sum(float(fired.sum()) for fired in spikes.values()) / sum(fired.size for fired in spikes.values())
 assert 4 * PICOJOULES["ac"] < PICOJOULES["mac"] and rate > 2 * 0.064
-print(f"{rate:.0%} of our neurons fire, break-even is near 6 %")
+print(f"our neurons' firing rate is {rate:.0%}, break-even is near 6 %")
 print(f"with one on-chip fetch for each, an addition costs {1 + 5 / PICOJOULES['ac']:.1f} times as much")
 
 # %% [markdown]
@@ -166,7 +167,7 @@ print(f"with one on-chip fetch for each, an addition costs {1 + 5 / PICOJOULES['
 fig, axes = viz.figure(2, 3, size=(14, 7.6), width_ratios=(3, 2, 1.5))
 joules = {c: [getattr(row, c).joules() / found.images for row in found.rows] for c in ("paper", "events")}
 names, parts = [row.label for row in found.rows], [row.part for row in found.rows]
-viz.layer_bars(axes[:, 0], names, parts, [row.rate for row in found.rows], joules)
+viz.layer_bars(axes[:, 0], names, parts, [row.active_share for row in found.rows], joules)
 axes[0, 0].set_title("a small Spikformer on digits, layer by layer")
 colors = (viz.INK, viz.BLUE, "#7fb2e5", viz.GREEN, "#8fce9f", viz.ORANGE, "#f2b98c", viz.GREY)
 for mixer, color in zip(mixers, colors, strict=False):

@@ -26,9 +26,9 @@ WITHIN = {
         "sps", "scs", "ssa", "fourier", "wavelet", "control", "dwc", "sasa", "mlp", "encoder", "decoder",
     ],
     "kernels": ["compiled", "loops", "unfolded", "transforms", "host", "event_loops", "events"],
-    "measure": ["energy", "profile", "viz"],
+    "measure": ["energy", "profile", "viz", "inside"],
     "files": ["picklemachine", "torchfile", "checkpoint", "interop"],
-    "runs": ["recipes", "folder", "memory", "session", "compare", "own", "cli"],
+    "runs": ["recipes", "folder", "memory", "session", "compare", "own", "show", "cli"],
 }  # fmt: skip
 KNOW_DATA = ("cli.py", "own.py")  # the files of runs/ that know data_utils
 

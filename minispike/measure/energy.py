@@ -1,13 +1,20 @@
-"""Operations, firing rates and joules: the papers' energy claim, counted contraction by contraction.
+"""Operations, active shares and joules: the papers' energy claim, counted contraction by contraction.
 
     energy = 0.9 pJ · additions + 4.6 pJ · multiply-accumulates (MACs)        45 nm, float32
 
-Multiplying by a spike means adding or not adding. The additions are counted in three ways:
+Multiplying by a spike means adding or not adding.
 
-paper   rate · dense MACs: additions where spikes or integers enter, MACs where analog values do. The rate is
-        the share of values that are not 0 (defined so by Spike-driven Transformer, arXiv 2307.01694; applying
-        it to integers is our interpretation). Each product is taken in the order of the equation, (Q Kᵀ) V,
-        and what is computed once for a static image is charged T times. Spikformer (arXiv 2209.15425).
+**Active share**: of the entries that enter a contraction, the share that are not 0; an integer counts once,
+whatever its size. Spike-driven Transformer (arXiv 2307.01694) defines it for spikes and calls it a firing
+rate; applying it to integers is our interpretation. Here a *firing rate* is something else, spikes per neuron
+and step (viz.firing_rates). Between a neuron and the next contraction there can be a pool, a residual sum or
+a product, so the two numbers differ: after a 3×3 max-pool one spike makes up to four entries active.
+
+The additions are counted in three ways:
+
+paper   active share · dense MACs: additions where spikes or integers enter, MACs where analog values do. Each
+        product is taken in the order of the equation, (Q Kᵀ) V, and what is computed once for a static image
+        is charged T times. Spikformer (arXiv 2209.15425).
 strict  the same, but contractions that integers enter are charged as MACs: only 0 and 1 multiply for free.
         The stream between the blocks holds integers, so this concerns q, k, v, fc1 and every mixer without
         attention.
@@ -21,12 +28,12 @@ In a product of two signals one signal is counted and the other is added. With q
     Q (KᵀV)     Σ_c q_ic M_ce       KᵀV as Q Kᵀ; then q_ic = 1 adds row c of M: Σ_ic q_ic · #{e: M_ce ≠ 0}
 
 The signal most like a spike is counted (binary before integer before analog; among equals the one that makes
-fewer additions, or the first), and its rate is the product's. `events` follows the order that was run.
+fewer additions, or the first), and its active share is the product's. `events` follows the order of the run.
 
 A fixed transform holds constants, and a spike adds a column of them, so it multiplies nothing either. This
 direct form reaches up to N (or N·D) outputs. The fast form needs few operations, but after its first stage
-all values are analog: dense MACs, whatever the rate. `events` takes the form of less energy (our
-interpretation); `paper` charges rate · fast form as additions, which no machine does.
+all values are analog: dense MACs, whatever the active share. `events` takes the form of less energy (our
+interpretation); `paper` charges active share · fast form as additions, which no machine does.
 
 Scalars move out of a contraction, W (a x) = a (W x). So the head's mean over N and T enters as a sum,
 followed by one division. Not counted: biases, batch norm (folded), neurons, residual additions, pools, and
@@ -75,7 +82,7 @@ class Row:
 
     shapes: those of its inputs and its output.    parameters: the number of its constants, batch norm folded.
     macs: dense, in the order of the run.    paper_macs: dense, as `paper` counts them.
-    kind, rate: those of the input that is counted.
+    kind, active_share: those of the input that is counted.
     """
 
     path: str
@@ -84,7 +91,7 @@ class Row:
     parameters: int
     macs: int
     kind: str
-    rate: float
+    active_share: float
     events: Operations
     paper_macs: int = 0
     paper: Operations = Operations()
@@ -101,9 +108,9 @@ class Row:
         """The part of the model to which this row belongs: one of PARTS."""
         return next((part for part in PARTS if part in self.path.split(".")), self.path)
 
-    def charge(self, macs: int, kind: str, rate: float) -> None:
-        """Fill `paper` and `strict` for dense MACs that values of this kind enter at this rate."""
-        additions, products = Operations(ac=rate * macs), Operations(mac=rate * macs)
+    def charge(self, macs: int, kind: str, share: float) -> None:
+        """Fill `paper` and `strict` for dense MACs, entered by values of this kind and active share."""
+        additions, products = Operations(ac=share * macs), Operations(mac=share * macs)
         all = Operations(mac=macs)
         self.paper_macs = macs
         self.paper = all if kind == "analog" else additions
@@ -143,15 +150,15 @@ class Count:
     def __str__(self) -> str:
         wide = max(len(row.path) for row in self.rows)
 
-        def line(name, op, shape, numbers, macs, kind, rate, *joules):
-            cells = f"{name:<{wide}} {op:<15} {shape:<17} {numbers:>9} {macs:>8} {kind:<7} {rate:>6}"
+        def line(name, op, shape, numbers, macs, kind, share, *joules):
+            cells = f"{name:<{wide}} {op:<15} {shape:<17} {numbers:>9} {macs:>8} {kind:<7} {share:>12}"
             return " ".join([cells, *(f"{nj:>9}" for nj in joules)])
 
-        lines = [line("layer", "op", "output", "numbers", "MACs", "enters", "rate", *COLUMNS)]
+        lines = [line("layer", "op", "output", "numbers", "MACs", "enters", "active share", *COLUMNS)]
         for row in self.rows:
             joules = [getattr(row, c).joules(self.picojoules) / self.images for c in COLUMNS]
             about = row.path, row.op, "×".join(map(str, row.shapes[-1])), f"{row.parameters:,}"
-            enters = _short(row.paper_macs / self.images), row.kind, f"{row.rate:.1%}"
+            enters = _short(row.paper_macs / self.images), row.kind, f"{row.active_share:.1%}"
             lines.append(line(*about, *enters, *(f"{1e9 * j:.1f}" for j in joules)))
         for part in (*PARTS, None):
             joules = [self.joules(c, part) for c in COLUMNS]
@@ -191,13 +198,13 @@ def kind_of(x: Array) -> str:
 
 
 def entering(function, arrays: list[Array], signals: list[int]) -> tuple[str, float, int]:
-    """Return (kind, rate, Σ |k| · fan-out) of that signal of a contraction which is counted."""
+    """Return (kind, active share, Σ |k| · fan-out) of that signal of a contraction which is counted."""
     found = []
     for i, fan in enumerate(function.fan_out(*arrays, **function.constants)):
         if i in signals:
-            kind, fires = kind_of(arrays[i]), arrays[i] != 0
-            values = fires if kind == "analog" else abs(arrays[i])
-            found.append((kind, float(fires.mean()), int((values * fan).sum(dtype="float64"))))
+            kind, active = kind_of(arrays[i]), arrays[i] != 0
+            values = active if kind == "analog" else abs(arrays[i])
+            found.append((kind, float(active.mean()), int((values * fan).sum(dtype="float64"))))
     return min(found, key=lambda each: (KINDS.index(each[0]), each[2]))
 
 
@@ -230,13 +237,13 @@ class _Counter:
         shapes = [tuple(x.shape) for x in tensors]
         parameters = sum(x.data.size for i, x in enumerate(tensors) if i not in signals)
         macs = function.cost(*shapes, **function.constants)
-        kind, rate, n = entering(function, arrays, signals)
+        kind, share, n = entering(function, arrays, signals)
         events = Operations(mac=n) if kind == "analog" else Operations(ac=n)
         if not parameters and len(signals) == 1:  # a fixed transform: the direct form, or the fast one
             events = min(events, Operations(mac=macs), key=lambda each: each.joules(self.picojoules))
         shapes.append(tuple(output.shape))
-        row = Row(path, function.name, shapes, parameters, macs, kind, rate, events)
-        row.charge(repeats * macs, kind, rate)
+        row = Row(path, function.name, shapes, parameters, macs, kind, share, events)
+        row.charge(repeats * macs, kind, share)
         self.rows.append(row)
         return row
 
@@ -244,5 +251,5 @@ class _Counter:
         """Charge the rows of a b and of q (a b) in the equation's order: q a, and (q a) b."""
         scores = q.data @ a.data
         for each, x, w in ((first, q.data, a.data), (row, scores, b.data)):
-            kind, rate, _ = entering(function, [x, w], [0, 1])
-            each.charge(function.cost(x.shape, w.shape), kind, rate)
+            kind, share, _ = entering(function, [x, w], [0, 1])
+            each.charge(function.cost(x.shape, w.shape), kind, share)

@@ -34,7 +34,11 @@ def spikes_of(model: Module, x) -> dict[str, Array]:
 
 
 def firing_rates(model: Module, x, batch_size: int | None = None) -> dict[str, float]:
-    """Return the share of neurons and steps that fire, for every neuron layer, by path.
+    """Return the firing rate of every neuron layer, by path.
+
+    The *firing rate* is the number of spikes per neuron and time step, of the neurons' own outputs: a number
+    from 0 to 1, the mean over samples, neurons and steps. What a later pool, residual sum or product makes of
+    the spikes does not count; for that see the active share (energy.py).
 
     batch_size: the number of samples that run at a time, and are held in memory; None for all.
     """
@@ -65,13 +69,18 @@ def attention_map(spikes: dict[str, Array], mixer: str, num_heads: int) -> Array
 # ---------------------------------------------------------------- draw
 
 
-def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (9, 4), **kwargs):
-    """Return (figure, axes) in the lessons' style; kwargs as matplotlib's Figure.subplots."""
+def canvas(size: tuple[float, float]):
+    """Return an empty figure of a size in inches. ImportError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("figures need matplotlib: pip install 'minispike[lessons]'") from error
-    fig = Figure(figsize=size, dpi=150, layout="constrained")
+    return Figure(figsize=size, dpi=150, layout="constrained")
+
+
+def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (9, 4), **kwargs):
+    """Return (figure, axes) in the lessons' style; kwargs as matplotlib's Figure.subplots."""
+    fig = canvas(size)
     axes = fig.subplots(rows, columns, **kwargs)
     for ax in fig.axes:
         ax.spines[["top", "right"]].set_visible(False)
@@ -95,13 +104,14 @@ def save(fig, name: str) -> Path:
 
 
 def raster(ax, spikes: Array, title: str = "") -> None:
-    """Draw spikes [T, neurons] as ticks: time to the right, a row per neuron, the rate in the title."""
+    """Draw spikes [T, neurons] as ticks: time to the right, a row per neuron, firing rate in the title."""
     T, n = spikes.shape
     t, neuron = spikes.nonzero()
     ax.vlines(t, neuron - 0.4, neuron + 0.4, color=INK, linewidth=min(8, max(1.6, 48 / T)))
     ax.set(xlim=(-0.5, T - 0.5), ylim=(n - 0.5, -0.5), xlabel="time step", ylabel="neuron")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set_title(f"{title}  ({spikes.mean():.0%} fire)" if title else f"{spikes.mean():.0%} fire")
+    rate = f"firing rate {spikes.mean():.0%}"
+    ax.set_title(f"{title}\n{rate}" if title else rate)
 
 
 def membrane(ax, h: Array, spikes: Array, v_threshold: float, title: str = "") -> None:
@@ -123,32 +133,42 @@ def heat(ax, values: Array, title: str = "", *, xlabel: str = "", ylabel: str = 
 
 def attention_over(ax, image: Array, weights: Array, token: int, title: str = "") -> None:
     """Draw one token's attention, weights [N] over a square grid, on top of its image [H, W]."""
-    side, (height, width) = round(len(weights) ** 0.5), image.shape
-    ax.imshow(image, cmap="gray_r")
+    side = round(len(weights) ** 0.5)
+    map_over(ax, image, weights.reshape(side, side), title, divmod(token, side))
+
+
+def map_over(ax, image: Array, values: Array, title: str = "", at=None, top: float | None = None) -> None:
+    """Draw the values [h, w] of a token grid on top of its image [H, W] or, in colour, [H, W, 3].
+
+    The larger a value, the more orange its place; the further below 0, the more violet.
+    at: the token (row, column) that gets a frame.    top: the value of full colour; None for the largest.
+    """
+    (height, width), (rows, columns) = image.shape[:2], values.shape
+    ax.imshow(image, cmap="gray_r", alpha=0.6)
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    grid = weights.reshape(side, side)
-    colours = dict(cmap="Oranges", vmin=0, vmax=1.6)
-    ax.imshow(grid * 0 + 1, alpha=0.75 * grid / max(grid.max(), 1e-9), extent=extent, **colours)
-    row, column = divmod(token, side)
-    x = [at * width / side - 0.5 for at in (column, column + 1)]
-    y = [at * height / side - 0.5 for at in (row, row + 1)]
-    ax.plot([x[0], x[1], x[1], x[0], x[0]], [y[0], y[0], y[1], y[1], y[0]], color=BLUE, linewidth=2)
+    alpha = 0.75 * abs(values) / max(abs(values).max() if top is None else top, 1e-9)
+    sign = (values > 0) * 2.0 - 1
+    ax.imshow(0.6 * sign, cmap="PuOr_r", vmin=-1, vmax=1, alpha=alpha, extent=extent)
+    if at is not None:
+        x = [column * width / columns - 0.5 for column in (at[1], at[1] + 1)]
+        y = [row * height / rows - 0.5 for row in (at[0], at[0] + 1)]
+        ax.plot([x[0], x[1], x[1], x[0], x[0]], [y[0], y[0], y[1], y[1], y[0]], color=BLUE, linewidth=2)
     ax.set(xticks=[], yticks=[], title=title)
 
 
 PARTS = {"stem": ORANGE, "mixer": BLUE, "mlp": GREEN, "head": GREY}
 
 
-def layer_bars(axes, labels: list[str], parts: list[str], rates: list[float], joules: dict) -> None:
-    """Draw two charts with one bar per layer: above the rate that enters, below the energy in nJ.
+def layer_bars(axes, labels: list[str], parts: list[str], shares: list[float], joules: dict) -> None:
+    """Draw two charts with one bar per layer: above the active share that enters, below the energy in nJ.
 
     parts: each layer's part of the model, a key of PARTS, which sets the colour.
     joules: {what is counted: energies}; the first is drawn pale and wide, the second full and narrow on it.
     """
     above, below = axes
     places, colors = range(len(labels)), [PARTS[part] for part in parts]
-    above.bar(places, [100 * rate for rate in rates], color=colors)
-    above.set(ylabel="rate entering, %", ylim=(0, 125), yticks=(0, 25, 50, 75, 100), xticks=places)
+    above.bar(places, [100 * share for share in shares], color=colors)
+    above.set(ylabel="active share, %", ylim=(0, 125), yticks=(0, 25, 50, 75, 100), xticks=places)
     above.set_xticklabels([])
     for values, alpha, width in zip(joules.values(), (0.35, 1), (0.85, 0.45), strict=False):
         below.bar(places, [1e9 * value for value in values], width, color=colors, alpha=alpha)
@@ -229,5 +249,5 @@ def rate_bars(ax, rates: dict[str, float], before: dict[str, float], now: str, t
         ax.barh(0, 0, color=PARTS[part], label=f"{part}, {now}")
     ax.set_yticks(places, [path.removesuffix(".neuron").removeprefix("blocks.") for path in rates])
     ax.set(xlim=(0, 1.15 * max(*percent, *earlier, 1)), ylim=(len(rates) - 0.4, -0.6))
-    ax.set_xlabel("neurons and steps that fire, %")
+    ax.set_xlabel("firing rate, %")
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

@@ -1,4 +1,4 @@
-"""The command line: train, pretrain, evaluate, predict, compare, info, profile and import."""
+"""The command line: train, pretrain, evaluate, predict, show, compare, info, profile and import."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from data_utils.loader import Prefetch
 from data_utils.own.description import Description
 
 from ..backend import make_rng
-from ..files.checkpoint import Saved, load, save
+from ..files.checkpoint import Saved, save
 from ..files.interop import load_official
 from ..files.torchfile import FileFormatError
 from ..kernels.compiled import why_not
@@ -29,9 +29,9 @@ from ..measure.profile import as_dicts, profile, table
 from ..models import SpikingTransformer, configuration, create_model, list_models
 from ..parallel import keep_freed_memory, set_threads
 from ..train import evaluate
-from . import compare
+from . import compare, show
 from . import own as own_data
-from .folder import Run
+from .folder import Run, saved_at
 from .recipes import CHOICES, CLASSIFY, KINDS, MASKED, PRETRAINING, RECIPES, Recipe, resolve
 from .session import SAMPLE, Stop, build, check_fit, check_step_fits, set_products, train, warnings_about
 
@@ -71,6 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_training(commands, "pretrain", PRETRAINING, pretraining)
     add_evaluation(commands)
     add_prediction(commands)
+    add_show(commands)
     add_comparison(commands)
     add_tools(commands)
     return parser
@@ -311,6 +312,51 @@ def run_predict(args) -> None:
             print(each["file"], *(f"{name} {p:.1%}" for name, p in each["classes"].items()), sep="  ")
 
 
+# ---------------------------------------------------------------- a look inside
+
+
+def add_show(commands) -> None:
+    """Add the command show."""
+    what = "draw what a model does with one picture: its spikes, what it mixes, where its neurons fire"
+    parser = commands.add_parser("show", help=what, description=what)
+    parser.set_defaults(run=run_show)
+    parser.add_argument("model", metavar="RUN", help="a run's folder, or a .safetensors file")
+    of_a_set = "the number of a test sample of the run's data set; for a model without a run, digits:17"
+    parser.add_argument("sample", metavar="FILE", help=f"a picture, for a run on pictures; or {of_a_set}")
+    parser.add_argument("--block", type=int, metavar="I", default=0, help="the block (default 0, the first)")
+    parser.add_argument("--head", type=int, metavar="I", help="one head of its attention (default: all)")
+    default = "the file to draw it in (default show.png)"
+    parser.add_argument("--figure", metavar="FILE", default="show.png", help=default)
+
+
+def run_show(args) -> None:
+    print(show.show(find_sample(args.model, args.sample), args.block, args.head, args.figure))
+
+
+def find_sample(source: str, name: str) -> show.Sample:
+    """Return the model of a run or file, with the picture or test sample of this name."""
+    if Path(name).expanduser().is_file():
+        saved, own = own_data.saved_of(source)
+        names, x = next(iter(own.inputs(Path(name).expanduser())))
+        x = x[..., :1, :, :, :]
+        return show.Sample(saved.model, x, show.picture_of(x), names[0], own.classes)
+    saved, (data, _, number) = saved_at(source), name.rpartition(":")
+    if not number.isdecimal():
+        raise ValueError(f"{name} is neither a file nor the number of a test sample, as 17 or digits:17")
+    if not data and "recipe" not in saved.training:
+        raise ValueError(f"{source} does not say what it was trained on: name the data, as digits:{number}")
+    size = {"T": saved.model.T, "img_size": saved.model.img_size[0]}
+    recipe = replace(resolve(data), **size) if data else Recipe.from_dict(saved.training["recipe"])
+    if own_data.is_own(recipe.data):
+        raise ValueError(f"{source} was trained on your own {recipe.data}: name a file")
+    _, test, classes = data_of(recipe)
+    if int(number) >= test.n_samples:
+        raise ValueError(f"no test sample {number}: {recipe.data} has {test.n_samples}, counted from 0")
+    x, labels = test.prepared(np.array([int(number)]))
+    names, title = [str(i) for i in range(classes)], f"{recipe.data}, test sample {number}"
+    return show.Sample(saved.model, x, show.picture_of(x), title, names, int(labels[0]))
+
+
 # ---------------------------------------------------------------- comparison
 
 
@@ -331,7 +377,7 @@ def run_compare(args) -> None:
     runs = [compare.read_run(folder, sample_of) for folder in args.folders]
     print(compare.table(runs))
     print(
-        f"fire: the neurons' mean firing rate. Energy: per image, of {SAMPLE} test images, as papers count."
+        f"firing rate: mean of all neuron layers; energy: per image, of {SAMPLE} test images, as papers count"
     )
     if args.figure:
         compare.draw(runs).savefig(args.figure)
@@ -351,7 +397,7 @@ def add_tools(commands) -> None:
     parser.add_argument("--num-classes", type=int, metavar="K", help="if it differs from the model's own")
     part = "the part of the checkpoint to take, as model_ema; by default the weights, not their average (EMA)"
     parser.add_argument("--entry", metavar="NAME", help=part)
-    parser = commands.add_parser("info", help="count a model's operations, firing rates and energy by layer")
+    parser = commands.add_parser("info", help="count a model's operations, active shares and energy by layer")
     parser.set_defaults(run=run_info)
     parser.add_argument(
         "model", metavar="MODEL", help="a model's name, a run's folder, or a .safetensors file"
@@ -360,7 +406,7 @@ def add_tools(commands) -> None:
     parser.add_argument("--data", metavar="NAME", help=f"{what}. Names: {', '.join(NAMES)}")
     parser.add_argument("--root", metavar="DIR", help="the data set's folder")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.add_argument("--figure", metavar="FILE", help="draw rates and energies as bars")
+    parser.add_argument("--figure", metavar="FILE", help="draw active shares and energies as bars")
     parser = commands.add_parser("profile", help="time a model's training step, layer by layer")
     parser.set_defaults(run=run_profile)
     parser.add_argument(
@@ -405,7 +451,7 @@ def run_info(args) -> None:
         draw(found, args.figure)
     if not (saved and data):
         print(
-            "Rates and energies of noise or of untrained weights say nothing about a trained model.",
+            "Active shares and energies of noise or of untrained weights say nothing about a trained model.",
             file=sys.stderr,
         )
 
@@ -443,13 +489,8 @@ def run_profile(args) -> None:
 
 def find_model(name: str) -> SpikingTransformer:
     """Return the model of a run's folder, of a .safetensors file, or of a name, with fresh weights."""
-    if Path(name).is_dir():
-        saved = Run.open(name).newest()
-        if saved is None:
-            raise FileNotFoundError(f"the run {name} has no checkpoint yet")
-        model = saved.model
-    else:
-        model = load(name) if Path(name).is_file() or name.endswith(".safetensors") else create_model(name)
+    kept = Path(name).exists() or name.endswith(".safetensors")
+    model = saved_at(name).model if kept else create_model(name)
     if not isinstance(model, SpikingTransformer):
         raise ValueError(f"{name} holds a {type(model).__name__}; a classifier is needed")
     return model
@@ -467,5 +508,7 @@ def draw(found: Count, path: str) -> None:
     joules = {
         c: [getattr(r, c).joules(found.picojoules) / found.images for r in rows] for c in ("paper", "events")
     }
-    viz.layer_bars(axes, [r.label for r in rows], [r.part for r in rows], [r.rate for r in rows], joules)
+    viz.layer_bars(
+        axes, [r.label for r in rows], [r.part for r in rows], [r.active_share for r in rows], joules
+    )
     fig.savefig(path)

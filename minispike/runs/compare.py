@@ -11,7 +11,7 @@ from ..measure.energy import count
 from ..models import SpikingTransformer
 from .folder import Run
 
-COLUMNS = ("run", "model", "T", "epoch", "test loss", "accuracy", "fire", "energy, nJ", "seconds")
+COLUMNS = ("run", "model", "T", "epoch", "test loss", "accuracy", "firing rate", "energy, nJ", "seconds")
 
 
 @dataclass
@@ -93,7 +93,7 @@ def draw(runs: list[Compared]):
         curves = {
             "test accuracy, %": [100 * record["test_accuracy"] for record in run.history],
             "test loss": [record["test_loss"] for record in run.history],
-            "neurons that fire, %": [100 * rate for rate in run.rates],
+            "firing rate, %": [100 * rate for rate in run.rates],
             "seconds per epoch": [record["seconds"] for record in run.history],
         }
         for ax, (name, values) in zip(axes.flat, curves.items(), strict=False):

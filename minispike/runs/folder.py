@@ -203,6 +203,18 @@ class Run:
             write_durably(self.folder / name, image.getvalue())
 
 
+def saved_at(source: str | Path) -> Saved:
+    """Return the newest checkpoint of a run's folder, or what a .safetensors file holds.
+
+    FileNotFoundError for a run without a checkpoint, FileFormatError for a file of another kind.
+    """
+    path = Path(source).expanduser()
+    saved = Run.open(path).newest() if path.is_dir() else load_all(path)
+    if saved is None:
+        raise FileNotFoundError(f"the run {source} has no checkpoint yet")
+    return saved
+
+
 def read_table(path: Path) -> list[dict[str, float]]:
     """Return the rows of a CSV file of numbers, none without a file. FileFormatError for a damaged file."""
     if not path.exists():

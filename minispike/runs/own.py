@@ -22,11 +22,11 @@ from data_utils.own.recordings import Recordings
 
 from ..autograd import no_grad
 from ..configs import configuration
-from ..files.checkpoint import Saved, load_all, write_durably
+from ..files.checkpoint import Saved, write_durably
 from ..files.torchfile import FileFormatError
 from ..models import SpikingTransformer
 from ..nn import mode
-from .folder import Run
+from .folder import Run, saved_at
 from .recipes import MASKED, OWN, Recipe, own_recipe
 
 FILE = "data.json"
@@ -101,17 +101,8 @@ def existing_root(data: str) -> Path:
 
 def encoder_of(init: str | None) -> dict:
     """Return the fields of the model that a run or a checkpoint was trained with, as far as it says them."""
-    recipe = newest_of(init).training.get("recipe", {}) if init else {}
+    recipe = saved_at(init).training.get("recipe", {}) if init else {}
     return {name: recipe[name] for name in ENCODER if recipe.get(name)}
-
-
-def newest_of(source: str) -> Saved:
-    """Return a run's newest checkpoint, or what a file holds."""
-    path = Path(source).expanduser()
-    saved = Run.open(path).newest() if path.is_dir() else load_all(path)
-    if saved is None:
-        raise FileNotFoundError(f"the run {source} has no checkpoint yet")
-    return saved
 
 
 def read_own(run: Run) -> Description | None:
@@ -176,7 +167,7 @@ def batches_for(model: SpikingTransformer, source: str, data: str) -> Loader:
     source: the run, the file or the name that the model is from.
     """
     root, given = existing_root(data), {"img_size": model.img_size[0], "in_channels": model.in_channels}
-    kept = newest_of(source).training.get("data") if Path(source).exists() else None
+    kept = saved_at(source).training.get("data") if Path(source).exists() else None
     kept = description(kept) if kept else None
     if isinstance(kept, Recordings):
         given |= {"T": kept.T, "split_by": kept.split_by, "time_unit": kept.unit}
@@ -223,7 +214,7 @@ def confusion(model: SpikingTransformer, test, own: Description) -> str:
 
 def saved_of(source: str) -> tuple[Saved, Description]:
     """Return a run's newest checkpoint, or a file's, with what predictions need."""
-    saved = newest_of(source)
+    saved = saved_at(source)
     data = saved.training.get("data")
     if not data or not data["classes"]:
         raise ValueError(f"{source} holds no class names: it was not trained on data of your own")

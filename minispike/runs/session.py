@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..backend import make_rng, to_device
 from ..blocks.scs import SCS
-from ..files.checkpoint import Saved, load_all, load_encoder
+from ..files.checkpoint import Saved, load_encoder
 from ..kernels.events import DENSE, use_products
 from ..masked import MaskedAutoencoder, masked_autoencoder, pretrain, random_visible
 from ..measure import viz
@@ -25,7 +25,7 @@ from ..ops import softmax_cross_entropy
 from ..optim import AdamW, cosine_with_warmup, layer_scales
 from ..parallel import get_threads, set_threads
 from ..train import Progress, fit, set_gains
-from .folder import Run
+from .folder import Run, saved_at
 from .memory import check_memory, free_bytes, step_bytes
 from .recipes import MASKED, Recipe
 
@@ -45,12 +45,9 @@ def build(recipe: Recipe, classes: int) -> SpikingTransformer | MaskedAutoencode
         model = create_model(recipe.model, rng=recipe.seed, num_classes=classes, **given)
     set_gains(model, recipe.gain, recipe.gain_down, recipe.gain_pair)
     if recipe.init:
-        source = Path(recipe.init).expanduser()
-        saved = Run.open(source).newest() if source.is_dir() else load_all(source)
-        if saved is None:
-            raise FileNotFoundError(f"the run {source} has no checkpoint yet to start from")
+        encoder = saved_at(recipe.init).model
         try:
-            load_encoder(model, saved.model)
+            load_encoder(model, encoder)
         except ValueError as error:
             wanted = f"{recipe.init} does not fit {recipe.model}: choose the --model that it was trained with"
             raise ValueError(f"{wanted} ({error})") from error

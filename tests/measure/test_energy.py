@@ -188,7 +188,7 @@ def test_products_of_spikes_by_loops(rng):
         additions += sum(1 for c in range(8) if score and v[t, b, j, c])
     assert first.events == Operations(ac=coincidences) and second.events == Operations(ac=additions)
     assert (first.kind, second.kind) == ("binary", "binary")  # v counts, the integers are what it adds
-    assert first.rate == q.mean() and second.rate == v.mean()
+    assert first.active_share == q.mean() and second.active_share == v.mean()
     assert second.strict == second.paper == Operations(ac=v.mean() * 2 * 2 * 16 * 16 * 8)
 
 
@@ -200,7 +200,8 @@ def test_in_a_product_of_integers_the_one_that_adds_less_counts(rng):
         left += more[t, b, i, c] * (x[t, b, j, c] != 0)
         right += (more[t, b, i, c] != 0) * x[t, b, j, c]
     assert right < left and rows[0].kind == "integer" and rows[0].events == Operations(ac=right)
-    assert rows[0].rate == (x != 0).mean() and rows[0].strict == Operations(mac=rows[0].rate * rows[0].macs)
+    share = (x != 0).mean()
+    assert rows[0].active_share == share and rows[0].strict == Operations(mac=share * rows[0].macs)
 
 
 class Aggregated(Module):
@@ -231,7 +232,7 @@ def test_a_new_block_is_counted_without_being_known(rng):
     additions.append((k.reshape(2, 2, 4, 4, 8) * windows).sum())
     assert [row.events for row in (pairs, picks, local)] == [Operations(ac=n) for n in additions]
     assert pooled.max() > 1 and [row.kind for row in (pairs, picks, local)] == ["integer", "binary", "binary"]
-    # as written, (Q K_Aᵀ) K_A: first Q's rate over N·n·D, then integers meet integers over N·n·D
+    # as written, (Q K_Aᵀ) K_A: first Q's active share over N·n·D, then integers meet integers over N·n·D
     assert pairs.paper == pairs.strict == Operations(ac=k.mean() * 2 * 2 * 16 * 4 * 8)
     assert picks.paper_macs == 2 * 2 * 16 * 4 * 8 and picks.strict.mac > 0 == picks.strict.ac
     assert local.parameters == 9 * 8 + 8
@@ -268,7 +269,8 @@ def test_a_random_matrix_is_a_layer_of_weights(rng):
     x = rng.standard_normal((2, 8, 8, 1))
     (row,) = (row for row in count(settled(lively(model, rng), x), x).rows if row.part == "mixer")
     assert row.parameters == 16 * 16 and row.kind == "integer" and row.events.mac == 0 < row.events.ac
-    assert row.events.ac % 16 == 0 and row.events.ac >= row.rate * row.macs  # a spike reaches all 16 tokens
+    assert row.events.ac % 16 == 0  # a spike reaches all 16 tokens
+    assert row.events.ac >= row.active_share * row.macs
 
 
 def test_kinds():
@@ -359,7 +361,7 @@ def test_an_event_machine_needs_exactly_the_counted_additions(trained, heads):
         events = sum((row.events for row in c.rows if row.path == path), Operations())
         assert (events.ac, events.mac) == (machine.additions[path], machine.products[path]), path
     assert set(machine.products) == {"stem.stages.0.map"}  # nothing else is multiplied
-    for row in c.rows:  # rate · MACs is the same where each value is a spike that reaches every output
+    for row in c.rows:  # share · MACs is the same where each value is a spike that reaches every output
         if row.op == "MatMulAdd" and row.kind == "binary":
             assert row.paper.ac == pytest.approx(row.events.ac, rel=1e-12)
         if row.op == "Convolve2d" and row.kind == "binary":
@@ -464,5 +466,5 @@ def test_frames_bring_their_own_steps_to_the_count(rng):
 def test_analog_values_are_charged_dense_though_some_are_0(rng):
     x = rng.standard_normal((2, 8, 8, 1)) * (rng.random((2, 8, 8, 1)) < 0.5)
     row = count(create_model("spikformer_1_64_digits", embed_dim=16, dtype="float64"), x).rows[0]
-    assert row.kind == "analog" and row.rate < 0.7 and row.events.mac < 0.7 * row.macs
+    assert row.kind == "analog" and row.active_share < 0.7 and row.events.mac < 0.7 * row.macs
     assert row.paper == row.strict == Operations(mac=4 * row.macs)

@@ -70,10 +70,8 @@ def test_a_figure_is_drawn_and_saved(tmp_path, monkeypatch, rng, capsys):
     viz.membrane(axes[0, 1], rng.random(5), spikes[:, 0], 1.0, "one")
     viz.heat(axes[1, 0], rng.random((3, 4)), "heat", xlabel="x", ylabel="y")
     viz.attention_over(axes[1, 1], rng.random((8, 8)), rng.random(16), 5, "attention")
-    assert (
-        axes[0, 0].get_title() == f"some  ({spikes.mean():.0%} fire)"
-        and axes[0, 0].get_xlabel() == "time step"
-    )
+    assert axes[0, 0].get_title() == f"some\nfiring rate {spikes.mean():.0%}"
+    assert axes[0, 0].get_xlabel() == "time step"
     path = viz.save(fig, "test")
     assert path.read_bytes()[:4] == b"\x89PNG" and "figure: figures" in capsys.readouterr().out
 
@@ -146,7 +144,7 @@ def test_a_profiles_bars_are_its_layers():
     assert [bar.get_width() for bar in memory.patches] == [8, 1]
 
 
-def test_energies_are_drawn_in_nanojoules_and_rates_in_percent():
+def test_energies_are_drawn_in_nanojoules_and_active_shares_in_percent():
     _, (above, below) = viz.figure(2, 1)
     viz.layer_bars((above, below), ["q"], ["mixer"], [0.25], {"paper": [3e-9], "events": [2e-9]})
     assert above.patches[0].get_height() == 25

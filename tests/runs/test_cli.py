@@ -305,7 +305,7 @@ def test_a_run_without_a_checkpoint_is_nothing_to_begin_with(tmp_path, capsys, f
     Run.create(tmp_path / "p", small("masked"))
     arguments = ["--data", "digits", "--init", str(tmp_path / "p"), "--out", str(tmp_path / "run")]
     assert main(["train", *arguments]) == 1
-    assert f"the run {tmp_path / 'p'} has no checkpoint yet to start from" in capsys.readouterr().err
+    assert f"the run {tmp_path / 'p'} has no checkpoint yet" in capsys.readouterr().err
 
 
 def test_a_run_is_gone_on_with_by_the_command_that_began_it(tmp_path, capsys):

@@ -26,7 +26,7 @@ def test_two_runs_are_compared(two, capsys, tmp_path):
     figure = tmp_path / "compare.png"
     assert main(["compare", str(two / "ssa"), str(two / "fourier"), "--figure", str(figure)]) == 0
     head, one, other, note = capsys.readouterr().out.splitlines()
-    assert head.split("  ")[0] == "run" and note.startswith("fire: ")
+    assert head.split("  ")[0] == "run" and note.startswith("firing rate: ")
     for line, name, model, T in (
         (one, "ssa", "spikformer_1_64_digits", "1"),
         (other, "fourier", "attention_free_fft1d_1_64_digits", "2"),
