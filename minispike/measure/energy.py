@@ -36,7 +36,7 @@ all values are analog: dense MACs, whatever the active share. `events` takes the
 interpretation); `paper` charges active share · fast form as additions, which no machine does.
 
 Scalars move out of a contraction, W (a x) = a (W x). So the head's mean over N and T enters as a sum,
-followed by one division. Not counted: biases, batch norm (folded), neurons, residual additions, pools, and
+followed by one division. Not counted: biases, batch norm, neurons, residual additions, pools, and
 memory traffic, which on real hardware usually costs more. Sums over tokens are pools: SASA's "global" and
 "channel", which only multiply by such a sum element by element, therefore aggregate at no cost here.
 """
@@ -80,7 +80,7 @@ class Operations:
 class Row:
     """One contraction of one run, all images and steps together.
 
-    shapes: those of its inputs and its output.    parameters: the number of its constants, batch norm folded.
+    shapes: those of its inputs and its output.    parameters: the number of its constants.
     macs: dense, in the order of the run.    paper_macs: dense, as `paper` counts them.
     kind, active_share: those of the input that is counted.
     """
@@ -175,7 +175,7 @@ def _short(n: float) -> str:
 
 
 def count(model: SpikingTransformer, x, picojoules: dict[str, float] = PICOJOULES) -> Count:
-    """Run a model once on x in eval mode, batch norm folded, and count each of its contractions.
+    """Run a model once on x in eval mode and count each of its contractions.
 
     x: images [B, H, W, C] or frames [T, B, H, W, C], in the model's dtype and on its device.
     picojoules: what an addition ("ac") and a multiply-accumulate ("mac") cost.

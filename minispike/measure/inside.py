@@ -24,8 +24,7 @@ from ..backend import HOST, Array, to_host
 from ..blocks.sasa import SASA, Channel, Pool
 from ..blocks.ssa import SSA, split_heads
 from ..models import SpikingTransformer
-from ..neuron import IntegrateAndFire
-from ..nn import Spiking, Transform, mode
+from ..nn import Spiking, mode
 from . import viz
 
 xp = HOST.xp
@@ -90,7 +89,7 @@ def look(model: SpikingTransformer, x, block: int = 0) -> Inside:
             kept["tokens"] = kept["entering"] = output.data
         elif path == f"blocks.{block - 1}":
             kept["entering"] = output.data
-        if isinstance(function, IntegrateAndFire) and path.startswith(start):
+        if isinstance(function, viz.NEURONS) and path.startswith(start):
             spikes[path.removeprefix(start).removesuffix(".neuron")] = to_host(output.data)
 
     with mode(model, training=False), no_grad(), trace(note):
@@ -128,7 +127,7 @@ def mixing(inside: Inside, head: int | None = None) -> Mixing:
         raise ValueError(f"no head {head}: the mixer of block {inside.block} {has}")
     if isinstance(mixer, (SSA, SASA)):
         return attention(inside, head)
-    if isinstance(mixer, Spiking) and isinstance(mixer.map, Transform):
+    if isinstance(mixer, Spiking):  # LIF(BN(transform x))
         return fixed(inside)
     raise ValueError(f"what a {type(mixer).__name__} mixes cannot be shown: it is none of the papers' mixers")
 

@@ -8,9 +8,10 @@ first.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, is_dataclass
 
-from ..autograd import trace
+from ..autograd import Function, trace
 from ..backend import is_array
 from ..models import SpikingTransformer
 from ..nn import mode
@@ -68,11 +69,10 @@ class _Watch:
         now, op = time.perf_counter(), function.name
         row = self.rows.setdefault((path, op), Row(path, op))
         row.forward += now - self.last
-        for value in vars(function).values():
-            if is_array(value) and value.ndim:
-                place = _address(value)
-                row.kept += 0 if place in self.seen else value.nbytes / 2**20
-                self.seen.add(place)
+        for array in _arrays(list(vars(function).values())):
+            place = _address(array)
+            row.kept += 0 if place in self.seen else array.nbytes / 2**20
+            self.seen.add(place)
         backward = function.backward
 
         def timed(gy):
@@ -83,6 +83,18 @@ class _Watch:
 
         function.backward = timed
         self.last = time.perf_counter()
+
+
+def _arrays(kept) -> Iterator:
+    """Yield the arrays in what a Function keeps: attributes, tuples of them, and Functions inside it."""
+    if is_array(kept):
+        if kept.ndim:
+            yield kept
+    elif isinstance(kept, (tuple, list)):
+        for each in kept:
+            yield from _arrays(each)
+    elif isinstance(kept, Function) or is_dataclass(kept):
+        yield from _arrays(list(vars(kept).values()))
 
 
 def _address(array) -> int:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from data_utils.datasets import NAMES, open_data
 from data_utils.loader import Prefetch
 from data_utils.own.description import Description
+from data_utils.own.pictures import Pictures
 
 from ..backend import make_rng
 from ..files.checkpoint import Saved, save
@@ -339,7 +340,11 @@ def find_sample(source: str, name: str) -> show.Sample:
         saved, own = own_data.saved_of(source)
         names, x = next(iter(own.inputs(Path(name).expanduser())))
         x = x[..., :1, :, :, :]
-        return show.Sample(saved.model, x, show.picture_of(x), names[0], own.classes)
+        picture = show.picture_of(x)
+        if isinstance(own, Pictures):  # as it was before it was standardised
+            pixels = np.clip(x[0] * np.array(own.deviation) + np.array(own.mean), 0, 1)
+            picture = np.broadcast_to(pixels, (*x.shape[1:3], 3))
+        return show.Sample(saved.model, x, picture, names[0], own.classes)
     saved, (data, _, number) = saved_at(source), name.rpartition(":")
     if not number.isdecimal():
         raise ValueError(f"{name} is neither a file nor the number of a test sample, as 17 or digits:17")

@@ -12,6 +12,7 @@ import csv
 import json
 import platform
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zlib import crc32
@@ -21,6 +22,7 @@ from threadpoolctl import threadpool_info
 
 from data_utils.images.digits import load_digits
 from minispike import create_model, list_models, ops, optim
+from minispike.kernels.compiled import why_not
 from minispike.masked import masked_autoencoder, random_visible
 from minispike.runs.cli import main
 
@@ -109,14 +111,16 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def place() -> dict[str, str]:
-    """Return what float32 rounding depends on: processor, BLAS kernel, NumPy and threads."""
+    """Return what float32 rounding depends on: processor, BLAS kernel, NumPy, Numba and threads."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     identity = ("model name", "cpu family", "model")
     found = {line.split(":")[0].strip(): line.split(":")[1].strip() for line in lines if ":" in line}
     blas = [library.get("architecture") for library in threadpool_info() if library["user_api"] == "blas"]
     processor = " ".join(found.get(key, "") for key in identity) if found else platform.processor()
-    return {"processor": processor, "blas": f"{blas}", "numpy": np.__version__, "threads": f"{THREADS}"}
+    loops = "none" if why_not() else version("numba")
+    versions = {"numpy": np.__version__, "numba": loops}
+    return {"processor": processor, "blas": f"{blas}", **versions, "threads": f"{THREADS}"}
 
 
 if __name__ == "__main__":

@@ -235,7 +235,7 @@ def test_a_new_block_is_counted_without_being_known(rng):
     # as written, (Q K_Aᵀ) K_A: first Q's active share over N·n·D, then integers meet integers over N·n·D
     assert pairs.paper == pairs.strict == Operations(ac=k.mean() * 2 * 2 * 16 * 4 * 8)
     assert picks.paper_macs == 2 * 2 * 16 * 4 * 8 and picks.strict.mac > 0 == picks.strict.ac
-    assert local.parameters == 9 * 8 + 8
+    assert local.parameters == 9 * 8
 
 
 # ---------------------------------------------------------------- fixed transforms, kinds, time, prices
@@ -246,8 +246,8 @@ def test_a_fixed_transform_spreads_its_spikes_or_goes_the_fast_way(rng, name, di
     model = create_model("attention_free_fft1d_1_64_digits", mixer=name, embed_dim=16, dtype="float64", T=2)
     x, seen = rng.standard_normal((2, 8, 8, 1)), []
     settled(lively(model, rng), x)
-    map, transform = model.blocks[0].mixer.map, model.blocks[0].mixer.map.transform
-    map.transform = lambda tokens: seen.append(tokens.data) or transform(tokens)
+    map, transform = model.blocks[0].mixer.map, model.blocks[0].mixer.map.forward
+    map.forward = lambda tokens: seen.append(tokens.data) or transform(tokens)
     (row,) = (row for row in count(model, x).rows if row.part == "mixer")
     tokens = seen[-1]  # [T, B, N, D]
     if name == "fft2d":

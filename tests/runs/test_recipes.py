@@ -13,6 +13,7 @@ from data_utils.events import sets as event_sets
 from data_utils.images.pipeline import Pipeline
 from data_utils.loader import Loader, Until
 from lessons.common import start_scs
+from minispike.kernels.events import products
 from minispike.models import configuration
 from minispike.runs import cli as command
 from minispike.runs.folder import Run
@@ -133,7 +134,7 @@ def test_every_option_overrides_its_field(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "data_of", lambda recipe, own: began.append(recipe) or 1 / 0)
     changed = {"model": "saformer_1_64_digits", "data": "mnist", "root": "x", "init": "x", "split_by": "time",
                "split": "first-100-test", "device": "cuda", "augment_events": 0,
-               "skip_unreadable": 1, "sensor": "3x4", "time_unit": "ms"}  # fmt: skip
+               "skip_unreadable": 1, "products": "unknown" if products() == "dense" else "dense", "sensor": "3x4", "time_unit": "ms"}  # fmt: skip
     for entry in fields(Recipe):
         if entry.name == "objective":
             continue
@@ -156,7 +157,7 @@ def test_every_option_overrides_its_field(monkeypatch, tmp_path):
         ({"mixup_until": 3, "mixup": 0.5, "warmup": 1, "warmup_lr": 0.1}, []),
         ({"warmup_lr": 0.1, "split_by": "time"}, ["warmup-lr", "split-by"]),
         ({"split": "first-100-test"}, ["split"]),
-        ({"val_split": 0.3, "skip_unreadable": 1, "sensor": "3x4", "time_unit": "s"},
+        ({"val_split": 0.3, "skip_unreadable": 1, "products": "unknown" if products() == "dense" else "dense", "sensor": "3x4", "time_unit": "s"},
          ["val-split", "skip-unreadable", "sensor", "time-unit"]),
         ({"warmup": 20}, ["warmup 20 of --epochs 20"]),
         ({"lr": 1e-6}, ["min-lr 1e-05 is above --lr 1e-06"]),

@@ -12,9 +12,9 @@ from minispike.measure import viz
 from minispike.runs import cli, show
 from minispike.runs.cli import main
 
-from ..data_utils.images.test_own import picture, zoo
+from ..data_utils.own.test_pictures import picture, zoo
 from .common import COMMAND
-from .test_pictures import SMALL
+from .test_own import SMALL
 
 WEIGHTS = str(Path(__file__).parents[2] / "weights" / "spikformer_1_64_digits.safetensors")
 
@@ -63,7 +63,7 @@ def test_ones_own_picture(tmp_path, capsys):
     assert sample.label is None and sample.picture.shape == (12, 12, 3) and sample.classes == ["cat", "dog"]
     np.testing.assert_allclose(sample.picture[6, 6], np.array([200, 40, 40]) / 255, atol=0.06)
     assert main(["show", str(run), "3"]) == 1
-    assert "was trained on pictures in" in capsys.readouterr().err
+    assert "was trained on your own" in capsys.readouterr().err
 
 
 def test_events_are_drawn_by_polarity():
@@ -96,7 +96,7 @@ def test_frames_of_events_are_shown(tmp_path, capsys, rng):
         (WEIGHTS, "nothing:3", [], "nothing"),
         (WEIGHTS, "digits:3", ["--block", "1"], "no block 1: the model has 1, counted from 0"),
         (WEIGHTS, "digits:3", ["--head", "9"], "no head 9: the mixer of block 0 has"),
-        (WEIGHTS, __file__, [], "it was not trained on a folder of pictures"),
+        (WEIGHTS, __file__, [], "it was not trained on data of your own"),
         ("nowhere", "3", [], "nowhere"),
     ],
 )
@@ -121,4 +121,4 @@ def test_a_number_that_is_also_a_file_is_the_file(tmp_path, monkeypatch, capsys)
     (tmp_path / "3.png").rename("3")
     save(create_model("spikformer_1_64_digits"), "m.safetensors")
     assert main(["show", "m.safetensors", "3"]) == 1
-    assert "was not trained on a folder of pictures" in capsys.readouterr().err
+    assert "was not trained on data of your own" in capsys.readouterr().err
