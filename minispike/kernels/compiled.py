@@ -40,7 +40,7 @@ def loops(name: str) -> ModuleType:
 # ---------------------------------------------------------------- for the modules of loops
 
 
-def compile_with(fastmath: bool | set[str]) -> Callable:
+def compile_with(fastmath: bool | set[str], inline: str = "never") -> Callable:
     """Return a decorator: compile a function when it is called, without the interpreter's lock.
 
     The result is kept on disk, next to the source or in the user's cache folder. Where neither can be
@@ -49,7 +49,7 @@ def compile_with(fastmath: bool | set[str]) -> Callable:
     from numba import njit
 
     _tell_once()
-    options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
+    options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath, "inline": inline}
 
     def decorate(function: Callable):
         try:

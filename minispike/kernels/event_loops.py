@@ -21,6 +21,7 @@ from numba.extending import intrinsic, models, register_model
 from .compiled import compile_with
 
 exactly = compile_with(fastmath=False)
+inlined = compile_with(fastmath=False, inline="always")  # a call would send Lanes through memory
 f32, i32 = np.float32, np.int32
 
 # ---------------------------------------------------------------- 32 floats in registers
@@ -107,22 +108,29 @@ def to_bytes(x, small, start, stop):
     active, largest = 0, 0
     for first in range(start, stop, 4096):
         last = min(stop, first + 4096)
-        n, wrong, most = i32(0), i32(0), i32(0)
-        for i in range(first, last):
-            v = x[i]
-            b = i32(v if (v >= f32(0)) & (v <= f32(255)) else f32(0))
-            small[i] = b
-            wrong += i32(f32(b) != v)
-            n += i32(b != 0)
-            most = max(most, b)
-        if wrong:
+        piece, out = x[first:last], small[first:last]
+        if round_to_bytes(piece, out):
             return -1, 0
-        active += n
+        for i in range(out.size):
+            active += out[i] != 0
+        most = np.uint8(0)
+        for i in range(out.size):
+            most = max(most, out[i])
         largest = max(largest, most)
     return active, largest
 
 
 @exactly
+def round_to_bytes(x, small):
+    wrong = i32(0)
+    for i in range(x.size):
+        b = i32(x[i] if (x[i] >= f32(0)) & (x[i] <= f32(255)) else f32(0))
+        small[i] = b
+        wrong |= i32(f32(b) != x[i])
+    return wrong
+
+
+@inlined
 def add_events(total, table, offset, where, values, first, last, binary):
     """Return total + Σ_e values[e] · (the 32 entries of `table` from offset + where[e] on)."""
     e = first
@@ -159,10 +167,10 @@ def linear(x, packed, bias, binary, y, start, stop):
     for first in range(start, stop, rows):
         n, last = 0, min(stop, first + rows)
         for r in range(first, last):
-            begins[r - first] = n
+            begins[r - first], row = n, x[r]
             for c in range(C):  # no branch: write, and go on where there is a spike
-                where[n], values[n] = c * WIDTH, x[r, c]
-                n += x[r, c] != 0
+                where[n], values[n] = c * WIDTH, row[c]
+                n += row[c] != 0
         begins[last - first] = n
         for d in range(0, D, WIDTH):
             b = load(bias, d)
@@ -176,14 +184,14 @@ def linear_gradient(x, gy, binary, gw, start, stop):
     """gw[c] = Σ_r x[r, c] gy[r] for some channels: x uint8 [R, C], gy [R, D] -> gw [C, D]."""
     R, D, rows, C = len(x), gy.shape[1], 512, stop - start
     where, values = np.empty(rows * C + 1, np.int32), np.empty(rows * C + 1, np.float32)
-    begins, piece, out = np.empty(C + 1, np.int64), np.empty(rows * WIDTH, np.float32), gw.reshape(-1)
+    begins, piece = np.empty(C + 1, np.int64), np.empty(rows * WIDTH, np.float32)
+    gradients, out = gy.reshape(-1), gw.reshape(-1)
     for first in range(0, R, rows):
         last = min(R, first + rows)
         sort_by_channel(x, first, last, start, stop, WIDTH, first, where, values, begins)
         for d in range(0, D, WIDTH):
             for r in range(first, last):
-                for i in range(WIDTH):
-                    piece[(r - first) * WIDTH + i] = gy[r, d + i]
+                store(piece, (r - first) * WIDTH, load(gradients, r * D + d))
             for c in range(C):
                 place = (start + c) * D + d
                 g = load(out, place)
@@ -194,21 +202,29 @@ def linear_gradient(x, gy, binary, gw, start, stop):
 def sort_by_channel(x, first, last, start, stop, step, origin, where, values, begins):
     """List the events of some rows of x by channel, from start to stop: where = (row − origin)·step."""
     C = stop - start
-    for c in range(C + 1):
-        begins[c] = 0
+    counts, active = np.zeros(C, np.int32), np.empty(C + 1, np.int32)
     for r in range(first, last):
-        for c in range(C):
-            begins[c + 1] += x[r, start + c] != 0
-    for c in range(C):
-        begins[c + 1] += begins[c]
-    for r in range(first, last):
-        for c in range(C):
-            if x[r, start + c] != 0:
-                where[begins[c]], values[begins[c]] = (r - origin) * step, x[r, start + c]
-                begins[c] += 1
-    for c in range(C, 0, -1):  # each has moved to its end, where the next one begins
-        begins[c] = begins[c - 1]
+        count_active(x[r][start:stop], counts)
     begins[0] = 0
+    for c in range(C):
+        begins[c + 1] = begins[c] + counts[c]
+        counts[c] = begins[c]  # from now on: where its next event goes
+    for r in range(first, last):
+        row, n = x[r][start:stop], 0
+        for c in range(C):
+            active[n] = c
+            n += row[c] != 0
+        for i in range(n):
+            c = active[i]
+            place = counts[c]
+            where[place], values[place] = (r - origin) * step, row[c]
+            counts[c] = place + 1
+
+
+@exactly
+def count_active(row, counts):
+    for c in range(row.size):
+        counts[c] += row[c] != 0
 
 
 # ---------------------------------------------------------------- convolutions
@@ -230,10 +246,10 @@ def convolve(x, packed, bias, binary, kh, kw, stride, padding, y, start, stop):
         n = 0
         for row in range(H):
             for q in range(W):
-                begins[row, q] = n
+                begins[row, q], pixel = n, x[image, row, q]
                 for c in range(C):
-                    where[n], values[n] = (q * C + c) * WIDTH, x[image, row, q, c]
-                    n += x[image, row, q, c] != 0
+                    where[n], values[n] = (q * C + c) * WIDTH, pixel[c]
+                    n += pixel[c] != 0
             begins[row, W] = n
         for d in range(0, D, WIDTH):
             b = load(bias, d)
@@ -262,7 +278,7 @@ def convolve_gradient(x, gy, binary, kh, kw, stride, padding, gw, start, stop):
     wide, channels = W + kw - 1, x.reshape(-1, C)
     frame = np.zeros((H + kh - 1) * wide * WIDTH, np.float32)
     where, values = np.empty(H * W * C + 1, np.int32), np.empty(H * W * C + 1, np.float32)
-    begins, out = np.empty(C + 1, np.int64), gw.reshape(-1)
+    begins, gradients, out = np.empty(C + 1, np.int64), gy.reshape(-1), gw.reshape(-1)
     for image in range(start, stop):
         origin = image * H * W
         sort_by_channel(channels, origin, origin + H * W, 0, C, 1, origin, where, values, begins)
@@ -272,8 +288,8 @@ def convolve_gradient(x, gy, binary, kh, kw, stride, padding, gw, start, stop):
             for p in range(rows):
                 for q in range(columns):
                     place = (p * stride + kh - 1 - padding) * wide + q * stride + kw - 1 - padding
-                    for i in range(WIDTH):
-                        frame[place * WIDTH + i] = gy[image, p, q, d + i]
+                    g = load(gradients, ((image * rows + p) * columns + q) * D + d)
+                    store(frame, place * WIDTH, g)
             for i in range(kh):
                 for j in range(kw):
                     offset = ((kh - 1 - i) * wide + kw - 1 - j) * WIDTH

@@ -189,11 +189,12 @@ def adamw(p, g, m, v, *constants) -> None:
     """Move parameters p by their gradients g, in place, as optim.adamw does, bit for bit."""
     if not worth(p.size):
         return optim.adamw(p, g, m, v, *constants)
-    numbers, step = tuple(np.array(constants, p.dtype)), 2**12
+    numbers, step = tuple(np.array(constants, p.dtype)), 2**14
 
     def work(start, stop):
         for at in range(start, stop, step):
-            loops("loops").adamw(p, g, m, v, numbers, at, min(stop, at + step))
+            piece = slice(at, min(stop, at + step))
+            loops("loops").adamw(p[piece], g[piece], m[piece], v[piece], numbers)
 
     spans(work, p.size, SPAN)
 

@@ -1,10 +1,11 @@
 """Compiled loops for host.py: batch norm with neurons, moments and the max-pool, by Numba.
 
-The loops keep to four rules, because what is natural here is slow or wrong:
+The loops keep to five rules, because what is natural here is slow or wrong:
 
     time outside, channels inside      a loop over neighbouring values becomes vector instructions
     several short loops                one loop over many arrays does not: any two of them might overlap
     whole arrays with ranges           Numba does not know that a slice x[:, a:b] is contiguous
+    rows from 0 on                     in a loop from `first` on it looks for negative indices
     no fastmath on the way to a spike  fused multiply-adds would flip spikes. Numba hands its flags on: a
                                        helper compiles with those of its first caller. So `exactly` says
                                        fastmath=False everywhere, and shares no helper with `roughly`
@@ -309,12 +310,12 @@ def give(g, winner, tap, gx):
 
 
 @exactly
-def adamw(p, g, m, v, constants, start, stop):
-    """What optim.adamw does, in one pass over memory and in its order of operations."""
+def adamw(p, g, m, v, constants):
+    """What optim.adamw does to a piece that fits the cache, in its order of operations."""
     keep, to_g, to_square, rate, correction, eps = constants
-    for i in range(start, stop):
+    for i in range(p.size):
         m[i] += to_g * (g[i] - m[i])
-    for i in range(start, stop):
+    for i in range(p.size):
         v[i] += to_square * (g[i] * g[i] - v[i])
-    for i in range(start, stop):
+    for i in range(p.size):
         p[i] = p[i] * keep - rate * m[i] / (np.sqrt(v[i] / correction) + eps)
