@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 
@@ -17,6 +18,18 @@ class DataFileError(ValueError):
     def __init__(self, path: str | Path, offset: int | None, found: str, expected: str):
         place = f"{path}" if offset is None else f"{path}, byte {offset:,}"
         super().__init__(f"{place}: {found}; expected {expected}")
+
+
+def unique_names(pairs: list[tuple[str, object]]) -> dict:
+    """Return the object of a JSON file as a dict; json calls this with its names and values.
+
+    Raises ValueError if two entries have one name, of which the last would win.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"two entries of one name, {name!r}")
+    return found
 
 
 KINDS = {  # how a file begins, as a regular expression: what the file is

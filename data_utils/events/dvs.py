@@ -141,11 +141,18 @@ def _frames_file(folder: Path, sample: Sample) -> Path:
 
 
 def _load(file: Path) -> np.ndarray | None:
-    """Return the array in a file of frames; None if the file is gone, cut short or not an array."""
+    """Return the array in a file of frames; None if the file is gone, damaged or not an array of counts."""
     try:
-        return np.load(file, allow_pickle=False)
-    except (FileNotFoundError, EOFError, ValueError):
+        frames = np.load(
+            file, mmap_mode="r", allow_pickle=False
+        )  # mapped, or a false shape would ask for memory
+    except FileNotFoundError:
         return None
+    except OSError:
+        raise
+    except Exception:  # NumPy's parser raises errors of many kinds
+        return None
+    return np.asarray(frames) if isinstance(frames, np.ndarray) and frames.dtype.kind == "u" else None
 
 
 def _part(events: np.ndarray, sample: Sample) -> np.ndarray:

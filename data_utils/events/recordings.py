@@ -151,7 +151,7 @@ def _npz_fields(path: Path) -> dict[str, np.ndarray]:
             if twice:
                 raise DataFileError(path, None, f"two arrays named {twice[0]}", "one array of each name")
             wanted = [*"xytp"] if {*"xytp"} <= members.keys() else [*members]
-            if len(wanted) not in (1, 4):
+            if wanted != [*"xytp"] and len(wanted) != 1:
                 found = f"arrays {', '.join(members)[:80]}"
                 raise DataFileError(path, None, found, "arrays t, x, y and p, or one structured array")
             _expect_unpackable(path, [members[name] for name in wanted])

@@ -11,7 +11,7 @@ description. So it can tell later which files have changed, and it never splits 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -20,7 +20,7 @@ from zlib import crc32
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import DataFileError
+from ..errors import DataFileError, unique_names
 from ..listing import files, folders
 from ..loader import Loader, Until
 from .augment import normalise
@@ -58,15 +58,23 @@ class Pictures:
 
     @classmethod
     def from_json(cls, text: str) -> Pictures:
-        """Return what `to_json` wrote."""
-        return cls(**json.loads(text))
+        """Return what `to_json` wrote. ValueError for a text that cannot be that."""
+        found = json.loads(text, object_pairs_hook=unique_names)
+        names = [entry.name for entry in fields(cls)]
+        if not isinstance(found, dict) or sorted(found) != sorted(names):
+            raise ValueError(f"a description of pictures has the entries {', '.join(names)} and no others")
+        pictures = cls(**found)
+        _check_plain(pictures)
+        return pictures
 
     def label(self, file: str) -> int:
-        """Return a file's class: the folder that holds it, below train and val if there are such."""
+        """Return a file's class, a place in `classes`."""
+        return self.classes.index(self.class_name(file))
+
+    def class_name(self, file: str) -> str:
+        """Return the name of a file's class: the folder that holds it, below train and val if any."""
         parts = file.split("/")
-        return self.classes.index(
-            parts[1] if parts[0] in ("train", *TEST_FOLDERS) and len(parts) > 2 else parts[0]
-        )
+        return parts[1] if parts[0] in ("train", *TEST_FOLDERS) and len(parts) > 2 else parts[0]
 
     def part(self, root: str | Path, part: str) -> ImageFolder:
         """Return the pictures of a part, "train" or "test", with their labels."""
@@ -243,6 +251,37 @@ def _mean_and_deviation(pictures: Pictures, part: ImageFolder) -> tuple[np.ndarr
         sums, squares, n = sums + pixels.sum(0), squares + (pixels**2).sum(0), n + len(pixels)
     mean = sums / n
     return mean, np.sqrt(np.maximum(squares / n - mean**2, (1 / 255) ** 2))
+
+
+def _check_plain(pictures: Pictures) -> None:
+    """Raise ValueError, which names the entry, unless a description can be one that `look_at` has made."""
+
+    def of(values, kind) -> bool:
+        return isinstance(values, list) and all(type(value) is kind for value in values)
+
+    def checksums(part) -> bool:
+        return isinstance(part, dict) and of(list(part.values()), int) and all(map(known, part))
+
+    def known(name: str) -> bool:
+        return not {"", ".", ".."} & {*name.split("/")} and pictures.class_name(name) in pictures.classes
+
+    C = pictures.channels
+    good = {
+        "classes": of(pictures.classes, str) and len(set(pictures.classes)) == len(pictures.classes) > 1,
+        "channels": type(C) is int and C in (1, 3),
+        "size": type(pictures.size) is int and 1 <= pictures.size <= 4096,
+        "mean": of(pictures.mean, float) and len(pictures.mean) == C and min(pictures.mean) >= 0,
+        "deviation": of(pictures.deviation, float)
+        and len(pictures.deviation) == C
+        and min(pictures.deviation) > 0,
+        "skipped": of(pictures.skipped, str),
+    }
+    good["train"], good["test"] = (
+        good["classes"] and checksums(part) for part in (pictures.train, pictures.test)
+    )
+    wrong = [name for name, fine in good.items() if not fine]
+    if wrong:
+        raise ValueError(f"a description of pictures has a value that cannot be, in {', '.join(wrong)}")
 
 
 def _checksum(path: Path) -> int:

@@ -16,6 +16,7 @@ from data_utils.images.own import Pictures, look_at, picture_loaders
 
 from ..autograd import no_grad
 from ..files.checkpoint import Saved, load_all, write_durably
+from ..files.torchfile import FileFormatError
 from ..models import SpikingTransformer
 from ..nn import mode
 from .folder import Run
@@ -52,9 +53,13 @@ def begin_run(out: str, folder: str, given: dict, progress: bool) -> tuple[Run, 
 def read_pictures(run: Run) -> Pictures:
     """Return the description in a run's folder, after a look whether the pictures are still those.
 
-    DataFileError names the files that are gone, new or changed.
+    DataFileError names the files that are gone, new or changed; FileFormatError for a damaged description.
     """
-    pictures = Pictures.from_json((run.folder / FILE).read_text("utf-8"))
+    path = run.folder / FILE
+    try:
+        pictures = Pictures.from_json(path.read_text("utf-8"))
+    except ValueError as error:
+        raise FileFormatError(f"{path}: not as it was written ({error})") from error
     pictures.check(root_of(run.recipe))
     return pictures
 
