@@ -1,9 +1,11 @@
-"""How a reader refuses a file, and how it says what the file is instead."""
+"""How a reader refuses a file and says what the file is instead, and how a writer names a full disk."""
 
 from __future__ import annotations
 
+import errno
 import re
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -18,6 +20,22 @@ class DataFileError(ValueError):
     def __init__(self, path: str | Path, offset: int | None, found: str, expected: str):
         place = f"{path}" if offset is None else f"{path}, byte {offset:,}"
         super().__init__(f"{place}: {found}; expected {expected}")
+
+
+@contextmanager
+def named_if_no_room(path: Path):
+    """Let an error for a full disk, while a file is written inside, name this file and say what to do.
+
+    The system's own error for a failed write names no file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            f"no room for {path} ({error.strerror}): make room and start again; what is complete is kept"
+        ) from error
 
 
 def unique_names(pairs: list[tuple[str, object]]) -> dict:

@@ -25,7 +25,7 @@ from threading import get_ident
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import DataFileError
+from ..errors import DataFileError, named_if_no_room
 from ..listing import files
 from .aedat import read_aedat2, read_aedat3
 from .frames import check_framing, events_to_frames
@@ -176,7 +176,7 @@ def _keep(file: Path, frames: np.ndarray) -> None:
     counts = frames.astype(np.min_scalar_type(int(frames.max())))
     unfinished = file.with_name(f"{file.name}.{os.getpid()}.{get_ident()}.part")
     try:
-        with unfinished.open("xb") as opened:
+        with named_if_no_room(file), unfinished.open("xb") as opened:
             np.save(opened, counts)
     except BaseException:
         unfinished.unlink(missing_ok=True)

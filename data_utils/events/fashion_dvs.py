@@ -23,7 +23,7 @@ from zlib import crc32
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import unique_names
+from ..errors import named_if_no_room, unique_names
 from ..images.mnist import read_fashion_mnist
 from .aedat import read_aedat2, read_aedat3, write_aedat2, write_aedat3
 from .dvs import Frames, Sample, aedat_files, files_by_class
@@ -206,7 +206,8 @@ def _write_whole(file: Path, write: Callable[[Path], object]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(f".part{os.getpid()}")
     try:
-        write(unfinished)
+        with named_if_no_room(file):
+            write(unfinished)
         os.link(unfinished, file)
     except FileExistsError:
         pass

@@ -11,6 +11,7 @@ A run's checkpoint is such a file with more in it: the optimizer's arrays as "op
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from contextlib import suppress
@@ -191,6 +192,12 @@ def trained_weights(name: str, overrides: dict) -> dict[str, Array]:
 
 # ---------------------------------------------------------------- files
 
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, a user's share of it, a limit on files
+
+
+class DiskFull(OSError):
+    """There is no room for a file. The message names it, and says what is kept."""
+
 
 def write_durably(path: str | Path, content: bytes, previous: Path | None = None) -> None:
     """Write a file under another name, and rename it to `path` only when all of it is on the disk.
@@ -198,13 +205,22 @@ def write_durably(path: str | Path, content: bytes, previous: Path | None = None
     So even after a kill or a loss of power `path` is either the old file or the new one. With `previous`
     there is an instant in which `path` is missing; then `previous` is the old file. An incomplete file is
     always called <name>.part.
+    Raises DiskFull if there is no room; then the incomplete file is removed and an older one stays.
     """
     path = Path(path)
     unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())  # the bytes before the name
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # the bytes before the name
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        with suppress(OSError):
+            unfinished.unlink()
+        older = ", the older file of this name is kept" if path.exists() else ""
+        raise DiskFull(f"no room for {len(content):,} bytes in {path} ({error.strerror}){older}") from error
     if previous and path.exists():
         os.replace(path, previous)
     os.replace(unfinished, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from ..autograd import Function, Tensor, unbroadcast, where
+from ..backend import get_xp
 
 # ---------------------------------------------------------------- move
 
@@ -120,13 +121,28 @@ def getitem(x, index) -> Tensor:
 
 
 def take(x, rows) -> Tensor:
-    """Return some rows of x [T, n, ...]: rows [m], different integers, the same at every t -> [T, m, ...]."""
+    """Return some rows of x [T, n, ...]: rows [m], different integers, the same at every t -> [T, m, ...].
+
+    Raises ValueError if a row is named twice: its gradient would be that of one of the two alone.
+    """
+    _check_distinct(rows, x.shape[1])
     return Take.apply(x, rows=rows)
 
 
 def put(x, rows, n: int) -> Tensor:
-    """Lay rows x [T, m, ...] into zeros [T, n, ...] at the places that `take` would take them from."""
+    """Lay rows x [T, m, ...] into zeros [T, n, ...] at the places that `take` would take them from.
+
+    Raises ValueError if a place is named twice: the last row would win, and both would get its gradient.
+    """
+    _check_distinct(rows, n)
     return Put.apply(x, rows=rows, n=n)
+
+
+def _check_distinct(rows, n: int) -> None:
+    named = get_xp(rows).zeros(n, "?")
+    named[rows] = True
+    if int(named.sum()) != len(rows):
+        raise ValueError(f"{where()}{len(rows)} rows of {n} must be different ones, but one is named twice")
 
 
 def stack(xs, axis: int = 0) -> Tensor:

@@ -21,7 +21,7 @@ from data_utils.listing import files
 from data_utils.loader import Prefetch
 
 from ..backend import make_rng
-from ..files.checkpoint import Saved, load, save
+from ..files.checkpoint import DiskFull, Saved, load, save
 from ..files.interop import load_official
 from ..files.torchfile import FileFormatError
 from ..measure import viz
@@ -31,7 +31,7 @@ from ..models import SpikingTransformer, configuration, create_model, list_model
 from ..parallel import keep_freed_memory, set_threads
 from ..train import evaluate
 from . import compare, pictures
-from .folder import Run
+from .folder import Run, write_figure
 from .recipes import CHOICES, KINDS, MASKED, PRETRAINING, RECIPES, Recipe, resolve
 from .session import SAMPLE, Stop, build, check_fit, check_step_fits, train, warnings_about
 
@@ -128,6 +128,10 @@ def run_training(args) -> None:
         again = f"python -m minispike {args.command} --resume {here}"
         print(f"\nstopped at {stop}, and saved; to go on: {again}", file=sys.stderr)
         raise
+    except DiskFull as error:
+        kept = f"the checkpoint of {run.kept} is kept" if run.kept else "no checkpoint was written yet"
+        advice = f"make room, then go on: python -m minispike {args.command} --resume {here}"
+        raise DiskFull(f"{error}; {kept}; {advice}") from error
     except FloatingPointError as error:
         kept = "the last good checkpoint is kept" if run.checkpoint.exists() else "no checkpoint was due yet"
         advice = f"{kept}; the same steps would diverge again: begin another run, with a lower --lr"
@@ -326,7 +330,7 @@ def run_compare(args) -> None:
         f"fire: the neurons' mean firing rate. Energy: per image, of {SAMPLE} test images, as papers count."
     )
     if args.figure:
-        compare.draw(runs).savefig(args.figure)
+        write_figure(compare.draw(runs), args.figure)
 
 
 # ---------------------------------------------------------------- tools for models
@@ -402,7 +406,7 @@ def run_profile(args) -> None:
     if args.figure:
         fig, axes = viz.figure(1, 2, size=(11, 1.5 + len(rows) / 14), sharey=True)
         viz.profile_bars(axes, rows)
-        fig.savefig(args.figure)
+        write_figure(fig, args.figure)
 
 
 def find_model(name: str) -> SpikingTransformer:
@@ -432,4 +436,4 @@ def draw(found: Count, path: str) -> None:
         c: [getattr(r, c).joules(found.picojoules) / found.images for r in rows] for c in ("paper", "events")
     }
     viz.layer_bars(axes, [r.label for r in rows], [r.part for r in rows], [r.rate for r in rows], joules)
-    fig.savefig(path)
+    write_figure(fig, path)

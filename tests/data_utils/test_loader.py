@@ -216,3 +216,17 @@ def test_an_error_in_the_making_comes_out_in_its_place(error):
             seen.append(labels)
     assert caught.value is error and len(seen) == place > 0 and not makers()
     assert "augment" in [entry.name for entry in caught.traceback]  # where it happened stays visible
+
+
+def test_without_threads_each_batch_is_made_when_it_is_asked_for(monkeypatch):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    def failing():
+        yield 1
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert list(Prefetch([1, 2, 3])) == [1, 2, 3]
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(Prefetch(failing()))

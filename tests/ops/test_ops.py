@@ -111,6 +111,11 @@ def test_taking_rows_and_putting_them_back(rng):
     assert not back[:, [1, 2, 5]].any()
     check_grads(lambda x: ops.take(x, rows), x)
     check_grads(lambda x: ops.put(x, rows, 6), x[:, :3])
+    for twice in (np.array([4, 0, 4]), np.array([4, 0, -2])):
+        with pytest.raises(ValueError, match="3 rows of 6 must be different ones"):
+            ops.take(x, twice)
+        with pytest.raises(ValueError, match="3 rows of 6 must be different ones"):
+            ops.put(x[:, :3], twice, 6)
 
 
 @few
