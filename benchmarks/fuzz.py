@@ -42,10 +42,10 @@ from data_utils.errors import DataFileError
 from minispike.files.torchfile import FileFormatError
 
 RESULTS = Path(__file__).parent / "results"
-PART = 1000  # inputs that one process reads before it reports
+PART = 500  # inputs that one process reads before it reports
 SECONDS = 5.0  # for one input, also on a machine that others use
 WARM = 20  # inputs that are read before the others, and do not count
-EACH = 8  # tracing memory takes as long as reading does
+EACH = 16  # tracing memory takes as long as reading does
 SPACE = 2**30  # bytes of address space that a process may take more than after its imports
 SHOWN = 5  # faults of a reader that are recorded
 
@@ -368,10 +368,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def line(name: str, found: dict) -> str:
-    """Return a reader's record as a line of a table."""
+    """Return a reader's record as a line of text."""
     parts = f"{found['right']:>7,} right, {found['own_errors']:>7,} refused, {found['wrong']:,} wrong"
     cost = f"{found['seconds']:.0f} s, {found['peak_of_bound']:.0%} of the bound"
     return f"{name:<20} {found['inputs']:>9,} inputs: {parts}; {cost}"
+
+
+def row(name: str, found: dict) -> str:
+    """Return a reader's record as a row of the table in README.md."""
+    numbers = (found["inputs"], found["right"], found["own_errors"], found["wrong"], round(found["seconds"]))
+    return f"| {name} | {' | '.join(f'{n:,}' for n in numbers)} | {found['peak_of_bound']:.0%} |"
 
 
 if __name__ == "__main__":

@@ -28,21 +28,26 @@ from benchmarks.fuzz import Reader, mutate
 from data_utils.events import aedat, dvs, fashion_dvs
 from data_utils.events.frames import EVENT
 from data_utils.events.recordings import read_events
-from data_utils.images import cifar, folders, mnist, own
+from data_utils.images import cifar, folders, mnist
 from data_utils.images.idx import read_idx
+from data_utils.own.arrays import Arrays
+from data_utils.own.description import Description
+from data_utils.own.pictures import Pictures
+from data_utils.own.recordings import Recordings
 from minispike import create_model
 from minispike.files.checkpoint import FORMAT, checksum, load_all, read_safetensors, save
 from minispike.files.interop import load_official, read_weights, to_official
 from minispike.files.torchfile import Inert, read_torch
 from minispike.nn import Linear, Module, Spiking
-from minispike.runs import pictures
+from minispike.runs import own
 from minispike.runs.folder import Run, read_table
 from minispike.runs.recipes import Recipe, resolve
 from tests.data_utils.common import SMALL10, cifar_files, idx, tar, write_cifar, write_mnist
+from tests.data_utils.images.common import write_image
 from tests.files.torch_writer import PAYLOADS, Call, Name, tensor, write_legacy, write_torch
 
 KIB, MIB = 2**10, 2**20
-MODEL = dict(name="spikformer_1_64_digits", embed_dim=8, num_heads=1, mlp_ratio=1)
+MODEL = dict(name="spikformer_1_64_digits", embed_dim=8, num_heads=1, mlp_ratio=1, depth=0)
 Input = Callable[[random.Random], bytes]
 
 # ---------------------------------------------------------------- ways to make inputs
@@ -110,7 +115,7 @@ def alike(a, b) -> bool:
 # ---------------------------------------------------------------- checkpoints of PyTorch
 
 TREE = {"epoch": 3, "state_dict": {"a": tensor(np.arange(6, dtype="f4").reshape(2, 3), "0"),
-        "b": tensor(np.arange(4, dtype="i8"), "1"), "c": tensor(np.ones(2, "f2"), "2")},
+        "b": tensor(np.arange(4, dtype="i8"), "1")},
         "args": Call(Name("argparse", "Namespace")), "best": 0.5}  # fmt: skip
 
 
@@ -147,7 +152,7 @@ def pth_zip(folder: Path) -> Reader:
         return unchanged if same else only_data(value)
 
     program = {"x/data.pkl": parts["archive/data.pkl"]} | {
-        f"x/data/{i}": parts[f"archive/data/{i}"] for i in range(3)
+        f"x/data/{i}": parts[f"archive/data/{i}"] for i in range(2)
     }
     inputs = [raw(whole), inside(parts, zipped), inside(program, zipped), renamed(parts)]
     return Reader(path, [*inputs, lambda rng: rng.choice(evil)(rng)], read_torch, right, (120, 256 * KIB))
@@ -411,24 +416,78 @@ def run_table(folder: Path) -> Reader:
     return Reader(folder / "metrics.csv", [raw(text)], read_table, right, TEXT)
 
 
-def run_pictures(folder: Path) -> Reader:
-    root = folder / "root"
-    for name in ("a/1.png", "b/2.png"):
-        (root / name).parent.mkdir(parents=True)
-        (root / name).write_bytes(b"a picture")
-    sums = [{name: crc32(b"a picture")} for name in ("a/1.png", "b/2.png")]
-    described = own.Pictures(["a", "b"], *sums, 8, 1, [0.5], [0.25], [])
+def run_data(folder: Path, root: Path, described: Description) -> Reader:
+    """Return the reader of data.json of a run on one's own data, which is at root."""
     run = Run(folder, Recipe(model="spikformer_2_64_fashion", data=str(root)))
 
     def read(path):
-        found = pictures.read_pictures(run)
-        return found, pictures.summary(found), pictures.loaders(run.recipe, found)
+        found = own.read_own(run)
+        _, test, _ = own.loaders(run.recipe, found)
+        return found, own.summary(found, test)
 
     def right(path, value) -> bool:
-        return asdict(value[0]) == json.loads(path.read_text("utf-8"))
+        return value[0].as_dict() == json.loads(path.read_text("utf-8"))
 
-    text = described.to_json().encode()
-    return Reader(folder / pictures.FILE, [raw(text)], read, right, (200, MIB), named=str(folder))
+    return Reader(
+        folder / own.FILE, [raw(described.to_json().encode())], read, right, (200, MIB), str(folder)
+    )
+
+
+def of_pictures(folder: Path) -> Reader:
+    root, rng = folder / "root", np.random.default_rng(0)
+    for name in ("a/1.png", "a/2.png", "b/3.png", "b/4.png"):
+        write_image(root / name, rng, (8, 8))
+    return run_data(folder, root, Pictures.look_at(root, progress=False))
+
+
+def of_arrays(folder: Path) -> Reader:
+    root = folder / "mine.npz"
+    np.savez(root, **own_arrays())
+    return run_data(folder, root, Arrays.look_at(root))
+
+
+def of_recordings(folder: Path) -> Reader:
+    root = folder / "root"
+    for name in ("a/1", "a/2", "b/3", "b/4"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(root / f"{name}.npy", some_events())
+    described = Recordings.look_at(root, T=1, progress=False)
+    described.loaders(root, batch_size=1)  # the frames are kept, so reading writes nothing
+    return run_data(folder, root, described)
+
+
+def own_arrays() -> dict[str, np.ndarray]:
+    return {"x": np.arange(6 * 4 * 4, dtype="u1").reshape(6, 4, 4), "y": np.array([0, 1, 1, 0, 0, 1])}
+
+
+def own_npz(folder: Path) -> Reader:
+    parts = {f"{name}.npy": npy(array) for name, array in own_arrays().items()}
+    other = {"x.npy": npy(np.ones((4, 4, 4, 3), "f4")), "y.npy": npy(np.array(["cat", "dog", "dog", "cat"]))}
+    evil = parts | {"y.npy": npy(np.array([PAYLOADS["os.system"]] * 6, object))}
+
+    def read(path):
+        return Arrays.look_at(path, size=4)
+
+    def right(path, found) -> bool:
+        with zipfile.ZipFile(path) as archive:  # np.load asks for more at the beginning
+            names = [name for name in ("x", "x.npy", "y", "y.npy") if name in archive.namelist()]
+            x, y = (np.load(io.BytesIO(archive.read(name))) for name in names)
+        y = [name.decode() if isinstance(name, bytes) else str(name) for name in y.tolist()]
+        counts = {name: y.count(name) for name in y}
+        return (
+            {*found.classes} == {*y}
+            and len(found.train) + len(found.test) == len(x)
+            and min(counts.values()) > 1
+        )
+
+    inputs = [
+        raw(zipped(parts)),
+        inside(parts, zipped),
+        inside(other, zipped),
+        inside(evil, zipped),
+        renamed(parts),
+    ]
+    return Reader(folder / "x.npz", inputs, read, right, (1000, 4 * MIB))
 
 
 def fashion_settings(folder: Path) -> Reader:
@@ -762,7 +821,10 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "import": official_import,
     "config.json": run_config,
     "metrics.csv": run_table,
-    "pictures.json": run_pictures,
+    "data.json, pictures": of_pictures,
+    "data.json, arrays": of_arrays,
+    "data.json, events": of_recordings,
+    "images .npz": own_npz,
     "settings.json": fashion_settings,
     "IDX": idx_file,
     "MNIST": mnist_folder,

@@ -8,6 +8,8 @@ Read the files in this order:
     loader.py      batches of samples, made one at a time, or ahead of need in a thread
     images/        data sets of images, and changes to training images
     events/        recordings of event cameras, their frames, and a simulated camera
+    npz.py         NumPy files, read safely
+    own/           one's own data: pictures, arrays, recordings
     datasets.py    any data set by its name, as batches to train and to test on
 
 Letters in shapes: n samples, B samples in a batch, T time steps, H rows, W columns, C channels.

@@ -21,7 +21,7 @@ from .images.augment import normalise
 from .images.cifar import MEAN, load_cifar10, load_cifar100, prepare_cifar
 from .images.digits import load_digits
 from .images.mnist import load_fashion_mnist, load_mnist
-from .images.pipeline import Pipeline
+from .images.pipeline import Pipeline, image_loaders
 from .loader import Loader, Until
 
 STANDARDISED: dict[str, Callable] = {  # of ten classes; these functions return standardised images
@@ -93,17 +93,10 @@ def _image_batches(
     mixup_probability: float = 1.0,
     mixup_until: int = 0,
 ) -> tuple[Loader | Until, Loader, int]:
-    (images, labels), (test_images, test_labels), prepare, pipeline = _open_images(name, root, size)
-    plain = replace(pipeline, **augmentation)
-    mixed = replace(plain, mixup=mixup, mixup_probability=mixup_probability)
-
-    def training(augment: Pipeline) -> Loader:
-        return Loader(images, labels, batch_size, seed, prepare=prepare, augment=augment)
-
-    train = training(mixed)
-    if mixup and mixup_until:
-        train = Until(mixup_until, train, training(plain))
-    return train, Loader(test_images, test_labels, batch_size, prepare=prepare), pipeline.num_classes
+    train, test, prepare, pipeline = _open_images(name, root, size)
+    pipeline = replace(pipeline, **augmentation, mixup=mixup, mixup_probability=mixup_probability)
+    sizes = {"batch_size": batch_size, "seed": seed, "mixup_until": mixup_until}
+    return *image_loaders(train, test, pipeline, prepare, **sizes), pipeline.num_classes
 
 
 def _open_images(name: str, root: str | None, size: int) -> tuple:

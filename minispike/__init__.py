@@ -16,7 +16,7 @@ The wings, which use it:
 
     measure/     energy, profile, viz: operations and joules; time and memory; figures
     files/       picklemachine, torchfile, checkpoint, interop: PyTorch's files, our own, the authors' names
-    runs/        recipes, folder, memory, session, compare, pictures, cli: the command line
+    runs/        recipes, folder, memory, session, compare, own, cli: the command line
 
 Shapes, everywhere: T time steps, B batch, H×W grid, C channels, N = H·W tokens, D model width, h heads,
 d = D/h. Time first, channels last: images [B, H, W, C], stem maps [T, B, H, W, C], tokens [T, B, N, D]. In a

@@ -27,9 +27,9 @@ WITHIN = {
     ],
     "measure": ["energy", "profile", "viz"],
     "files": ["picklemachine", "torchfile", "checkpoint", "interop"],
-    "runs": ["recipes", "folder", "memory", "session", "compare", "pictures", "cli"],
+    "runs": ["recipes", "folder", "memory", "session", "compare", "own", "cli"],
 }  # fmt: skip
-KNOW_DATA = ("cli.py", "pictures.py")  # the files of runs/ that know data_utils
+KNOW_DATA = ("cli.py", "own.py")  # the files of runs/ that know data_utils
 
 
 def imported(path: Path) -> set[str]:

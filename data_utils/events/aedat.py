@@ -123,7 +123,7 @@ def read_aedat2(
 
     Raises DataFileError for a higher bit in an address, for events outside the sensor, and for damage.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     with path.open("rb") as file:
         _expect_version(file, path, "2.0")
         while file.peek(1)[:1] == b"#":  # no record starts with "#": the upper bytes of an address are 0
@@ -197,7 +197,7 @@ def read_aedat3(path: str | Path, size: tuple[int, int] = (128, 128), max_step_b
 
     Raises DataFileError for events outside the sensor, and for damage.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     with path.open("rb") as file:
         _expect_version(file, path, "3.1")
         line = b""

@@ -213,7 +213,7 @@ def cifar10_dvs(
 
     Raises FileNotFoundError if recordings are missing, and the errors of `Frames` and `split_files`.
     """
-    root = Path(root)
+    root = Path(root).expanduser()
     expected = (
         f"CIFAR10-DVS expects the same number of recordings (1,000) of each class, named "
         f"{root}/{classes[0]}/cifar10_{classes[0]}_0.aedat …: unpack the official archives "
@@ -300,7 +300,7 @@ def dvs128_gesture(
     Raises FileNotFoundError if a file is missing, DataFileError for a recording that is listed twice or in
     both lists, and the errors of `Frames` and `read_labels`.
     """
-    root = Path(root)
+    root = Path(root).expanduser()
     parts = ("train", "test") if train else ("test", "train")
     trials, other_trials = (root / f"trials_to_{part}.txt" for part in parts)
     remedy = (

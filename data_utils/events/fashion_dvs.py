@@ -80,7 +80,7 @@ def make_fashion_dvs(
     a call for a finished set does not even read the images.
     Raises ValueError for settings that do not fit, and if root holds recordings with other settings.
     """
-    root = Path(root)
+    root = Path(root).expanduser()
     numbers = (train, test)
     if aedat not in FORMATS:
         raise ValueError(f"aedat must be {' or '.join(map(repr, FORMATS))}, got {aedat!r}")
@@ -132,7 +132,7 @@ def fashion_dvs(
     cache: the folder where frames are kept, by default <root>/frames.
     Raises FileNotFoundError if the set is missing or unfinished, and the errors of `Frames`.
     """
-    root = Path(root)
+    root = Path(root).expanduser()
     settings = read_settings(root)
     part = "train" if train else "test"
     each = settings[part] // len(CLASSES)

@@ -18,6 +18,7 @@ root/.frames, as described in dvs.py.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -60,33 +61,46 @@ def event_folders(
     DataFileError for a recording outside the class folders. The errors of `Frames` and `read_events` pass
     through.
     """
-    root = Path(root)
+    root = Path(root).expanduser()
     check_unit(unit)
-    if not 0 < val_split < 1:
-        raise ValueError(f"val_split must be between 0 and 1, got {val_split}")
-    parts = _part_folders(root)
-    folder = parts[0 if train else 1] if parts else root
-    classes = _classes(folder)
-    if parts:
-        odd = sorted({*_classes(parts[0])} ^ {*_classes(parts[1])})
-        if odd:
-            raise ValueError(
-                f"{parts[0]} and {parts[1]} must have the same classes; only in one: {', '.join(odd)}"
-            )
-    samples = []
-    for label, name in enumerate(classes):
-        paths = listing.files(folder / name, SUFFIXES)
-        if not paths:
-            raise FileNotFoundError(
-                f"no recording in {folder / name}; expected {', '.join(sorted(SUFFIXES))}"
-            )
-        if not parts:
-            paths = _split(paths, folder / name, val_split, (seed, label))[0 if train else 1]
-        samples += [_sample(path, label, root) for path in paths]
+    classes, *parts = find_recordings(root, val_split, seed)
+    samples = parts[0 if train else 1]
     cache = Path(cache or root / ".frames")
     read = partial(_read, unit=unit)
     size = size or _sensor(samples)
     return Frames(samples, read, T, split_by, size, cache / unit if unit else cache, classes)
+
+
+def find_recordings(
+    root: Path, val_split: float = 0.2, seed: int = 0, left_out: Collection[Path] = ()
+) -> tuple[tuple[str, ...], list[Sample], list[Sample]]:
+    """Return the classes, the recordings to train on and those to test on, as `event_folders` splits them.
+
+    left_out: recordings that are passed over, such as unreadable ones.
+    """
+    if not 0 < val_split < 1:
+        raise ValueError(f"val_split must be between 0 and 1, got {val_split}")
+    parts = _part_folders(root)
+    classes = _classes(parts[0] if parts else root)
+    if parts and (odd := sorted({*classes} ^ {*_classes(parts[1])})):
+        raise ValueError(
+            f"{parts[0]} and {parts[1]} must have the same classes; only in one: {', '.join(odd)}"
+        )
+    found: tuple[list[Sample], list[Sample]] = [], []
+    for label, name in enumerate(classes):
+        paths = [_recordings(folder / name, left_out) for folder in parts or [root]]
+        if not parts:
+            paths = _split(*paths, root / name, val_split, (seed, label))
+        for samples, of_part in zip(found, paths, strict=True):
+            samples += [_sample(path, label, root) for path in of_part]
+    return classes, *found
+
+
+def _recordings(folder: Path, left_out: Collection[Path]) -> list[Path]:
+    paths = [path for path in listing.files(folder, SUFFIXES) if path not in left_out]
+    if not paths:
+        raise FileNotFoundError(f"no recording in {folder}; expected {', '.join(sorted(SUFFIXES))}")
+    return paths
 
 
 def _read(path: Path, size: Size, unit: str | None) -> np.ndarray:

@@ -9,28 +9,23 @@
     .npy       One structured array with the fields t, x, y, p.
 
 Fields may be in any order. Other fields, and arrays next to t, x, y and p, are not read. Integer times are
-µs; float times need a unit. Nothing in a file is executed. The arrays of an .npz are unpacked only if they
-take at most 100 times the size of the file + 1 MiB.
+µs; float times need a unit. Nothing in a file is executed, and memory is bounded (../npz.py).
 """
 
 from __future__ import annotations
 
-import io
-import math
-import zipfile
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataFileError
+from ..npz import read_array, read_npz
 from .aedat import aedat_version, read_aedat2, read_aedat3
 from .frames import EVENT, check, check_size, check_unit, make_events
 
 SENSORS = {".aedat": (128, 128), ".bin": (34, 34)}  # suffix: (H, W) of the sensor, where the format has one
 SUFFIXES = {*SENSORS, ".npy", ".npz"}
 MAX_STEP_BACK = 1_000_000  # µs; after a longer step back, events are not in order, or the clock has wrapped
-UNPACKED = 100  # the arrays of an .npz may take this many times its size; recordings need far less
 
 Size = tuple[int, int]
 
@@ -52,7 +47,7 @@ def read_events(
     negative times, and a time that is more than 1 s before an earlier one. Raises ValueError for a size or
     unit that cannot be.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     check_unit(unit)
     if size is not None:
         check_size(size)
@@ -139,38 +134,29 @@ def read_nmnist(path: Path, size: Size) -> np.ndarray:
 
 
 def _npy_fields(path: Path) -> dict[str, np.ndarray]:
-    return _fields(path, _array(path, path.name, path.read_bytes()))
+    arrays = {path.name: read_array(path, path.name, path.read_bytes())}
+    _expect_one_axis(path, arrays)
+    return _fields(path, *arrays.values())
 
 
 def _npz_fields(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            counts = Counter(name.removesuffix(".npy") for name in archive.namelist())
-            twice = [name for name, n in counts.items() if n > 1]
-            if twice:
-                raise DataFileError(path, None, f"two arrays named {twice[0]}", "one array of each name")
-            wanted = [*"xytp"] if {*"xytp"} <= members.keys() else [*members]
-            if wanted != [*"xytp"] and len(wanted) != 1:
-                found = f"arrays {', '.join(members)[:80]}"
-                raise DataFileError(path, None, found, "arrays t, x, y and p, or one structured array")
-            _expect_unpackable(path, [members[name] for name in wanted])
-            arrays = {name: _array(path, name, archive.read(members[name])) for name in wanted}
-    except DataFileError:
-        raise
-    except Exception as error:  # zipfile raises errors of many kinds
-        found = f"cannot be unpacked ({type(error).__name__}: {error})"
-        raise DataFileError(path, None, found, "a complete .npz file, as np.savez writes it") from error
-    return arrays if len(wanted) == 4 else _fields(path, arrays[wanted[0]])
+    def choose(names: list[str]) -> list[str]:
+        wanted = [*"xytp"] if {*"xytp"} <= {*names} else names
+        if wanted != [*"xytp"] and len(wanted) != 1:
+            found = f"arrays {', '.join(names)[:80]}"
+            raise DataFileError(path, None, found, "arrays t, x, y and p, or one structured array")
+        return wanted
+
+    arrays = read_npz(path, choose)
+    _expect_one_axis(path, arrays)
+    return arrays if len(arrays) == 4 else _fields(path, *arrays.values())
 
 
-def _expect_unpackable(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in members):
-        raise DataFileError(path, None, "another compression", "stored or deflated, as np.savez writes it")
-    unpacked, packed = sum(info.file_size for info in members), path.stat().st_size
-    if unpacked > UNPACKED * packed + (1 << 20):
-        expected = f"at most {UNPACKED} × the file's {packed:,} bytes"
-        raise DataFileError(path, None, f"arrays that unpack to {unpacked:,} bytes", expected)
+def _expect_one_axis(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        if array.ndim != 1:
+            found = f"{name} has the shape {list(array.shape)} of {array.dtype}"[:200]
+            raise DataFileError(path, None, found, "one axis")
 
 
 def _fields(path: Path, array: np.ndarray) -> dict[str, np.ndarray]:
@@ -179,22 +165,3 @@ def _fields(path: Path, array: np.ndarray) -> dict[str, np.ndarray]:
         expected = "a structured array with the fields t, x, y and p, or an .npz of four arrays"
         raise DataFileError(path, None, f"an array of {array.dtype}"[:100], expected)
     return {name: array[name] for name in "xytp"}
-
-
-def _array(path: Path, name: str, data: bytes) -> np.ndarray:
-    """Return the array [n] that is the content of an .npy file; its header must fit the bytes that follow."""
-    file = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(file)
-        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, _, dtype = headers[version](file)
-    except Exception as error:  # NumPy's parser raises errors of many kinds
-        found = f"{name} has a damaged header ({type(error).__name__}: {error})"
-        raise DataFileError(path, None, found, "an array, as np.save writes it") from error
-    if dtype.hasobject:
-        raise DataFileError(path, None, f"{name} holds Python objects", "numbers")
-    left = len(data) - file.tell()
-    if len(shape) != 1 or dtype.itemsize == 0 or math.prod(shape) * dtype.itemsize != left:
-        found = f"{name} has the shape {list(shape)} of {dtype} and {left} bytes"[:200]
-        raise DataFileError(path, None, found, "one axis, and the bytes for it")
-    return np.frombuffer(data, dtype, offset=file.tell())

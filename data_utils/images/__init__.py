@@ -10,5 +10,4 @@ Read the files in this order:
     cifar.py       CIFAR-10 and CIFAR-100
     policy.py      rotations, shears and the like, as in Spikformer's recipe for CIFAR
     pipeline.py    all changes to a batch of training images, in their order
-    own.py         a folder of one's own pictures, one folder per class
 """

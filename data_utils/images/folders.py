@@ -54,7 +54,7 @@ class ImageFolder:
     """
 
     def __init__(self, paths: list[Path], labels: np.ndarray, classes: list[str]):
-        _pillow()
+        pillow()
         if len(paths) != len(labels):
             raise ValueError(f"ImageFolder got {len(paths)} files and {len(labels)} labels")
         self.paths = paths
@@ -161,7 +161,7 @@ def read_image(path: Path):
     Raises DataFileError for an image with too many pixels, and for a file that is no JPEG or PNG image or
     cannot be decoded. The content decides, not the file's name.
     """
-    image_module = _pillow()
+    image_module, path = pillow(), Path(path).expanduser()
     try:
         with image_module.open(path, formats=("JPEG", "PNG")) as image:
             pixels = image.width * image.height
@@ -188,7 +188,7 @@ def _kind(path: Path) -> str | None:
 
 def _turn(image):
     """Return the turn or mirroring that shows an image upright; None if it is upright."""
-    transpose = _pillow().Transpose
+    transpose = pillow().Transpose
     turns = {
         2: transpose.FLIP_LEFT_RIGHT,
         3: transpose.ROTATE_180,
@@ -205,7 +205,7 @@ def _turn(image):
 
 
 def _rgb(image):
-    image_module = _pillow()
+    image_module = pillow()
     transparent = image.info.get("transparency")
     if image.mode.startswith("I"):  # grey levels of 16 bits
         levels = np.asarray(image)
@@ -218,7 +218,8 @@ def _rgb(image):
     return image.convert("RGB")
 
 
-def _pillow():
+def pillow():
+    """Return Pillow's module Image. ImportError, with the remedy, if Pillow is missing."""
     try:
         from PIL import Image
     except ImportError as error:
@@ -239,7 +240,7 @@ def centre_crop(images: list, size: int, share: float = 0.875) -> np.ndarray:
     for i, image in enumerate(images):
         side = share * min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
-        result[i] = _scaled(image, size, left, top, side, side)
+        result[i] = scaled(image, size, left, top, side, side)
     return result
 
 
@@ -257,7 +258,7 @@ def random_resized_crop(images: list, rng: np.random.Generator, size: int) -> np
     """
     result = np.empty((len(images), size, size, 3), np.uint8)
     for i, image in enumerate(images):
-        result[i] = _scaled(image, size, *_random_box(image.width, image.height, rng))
+        result[i] = scaled(image, size, *_random_box(image.width, image.height, rng))
     return result
 
 
@@ -275,6 +276,7 @@ def _random_box(width: int, height: int, rng: np.random.Generator) -> tuple[floa
     return (width - w) // 2, (height - h) // 2, w, h
 
 
-def _scaled(image, size: int, left: float, top: float, width: float, height: float) -> np.ndarray:
+def scaled(image, size: int, left: float, top: float, width: float, height: float) -> np.ndarray:
+    """Return a box of a Pillow image, scaled to [size, size] pixels, [size, size, 3] for colours."""
     box = (left, top, left + width, top + height)
-    return np.asarray(image.resize((size, size), _pillow().Resampling.BICUBIC, box))
+    return np.asarray(image.resize((size, size), pillow().Resampling.BICUBIC, box))

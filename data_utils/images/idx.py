@@ -35,7 +35,7 @@ def read_idx(path: str | Path, ndim: int) -> np.ndarray:
     over, and if gzipped data is damaged. A plain file has no checksum, so changed pixels in it are not
     noticed.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     size = path.stat().st_size
     with path.open("rb") as file:
         zipped = file.peek(2)[:2] == b"\x1f\x8b"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..loader import Loader, Until
 from .augment import erase, flip, mixup, shift
 from .policy import five_ops
 
@@ -66,3 +67,28 @@ class Pipeline:
         if self.erase:
             images = erase(images, rng, self.erase)
         return images, targets
+
+
+def image_loaders(
+    train: tuple,
+    test: tuple,
+    pipeline: Pipeline,
+    prepare: Callable | None,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    mixup_until: int = 0,
+) -> tuple[Loader | Until, Loader]:
+    """Return the loaders of training images and of test images.
+
+    train, test: (source, labels), as for `Loader`.    pipeline: the changes to training images.
+    prepare: (images) → images, for a test.    mixup_until: the first epoch without mixup; 0: none.
+    """
+
+    def training(augment: Pipeline) -> Loader:
+        return Loader(*train, batch_size, seed, prepare=prepare, augment=augment)
+
+    batches = training(pipeline)
+    if pipeline.mixup and mixup_until:
+        batches = Until(mixup_until, batches, training(replace(pipeline, mixup=0.0)))
+    return batches, Loader(*test, batch_size, prepare=prepare)

@@ -11,14 +11,12 @@ from math import ceil
 from pathlib import Path
 from shlex import quote
 
+import numpy as np
 from tqdm import tqdm
 
 from data_utils.datasets import NAMES, open_data
-from data_utils.images.digits import load_digits
-from data_utils.images.folders import SUFFIXES
-from data_utils.images.own import Pictures
-from data_utils.listing import files
 from data_utils.loader import Prefetch
+from data_utils.own.description import Description
 
 from ..backend import make_rng
 from ..files.checkpoint import DiskFull, Saved, load, save
@@ -30,9 +28,10 @@ from ..measure.profile import as_dicts, profile, table
 from ..models import SpikingTransformer, configuration, create_model, list_models
 from ..parallel import keep_freed_memory, set_threads
 from ..train import evaluate
-from . import compare, pictures
+from . import compare
+from . import own as own_data
 from .folder import Run, write_figure
-from .recipes import CHOICES, KINDS, MASKED, PRETRAINING, RECIPES, Recipe, resolve
+from .recipes import CHOICES, CLASSIFY, KINDS, MASKED, PRETRAINING, RECIPES, Recipe, resolve
 from .session import SAMPLE, Stop, build, check_fit, check_step_fits, train, warnings_about
 
 LOSS_BOUND, POINTS_BOUND = 0.01, 1.0  # how far an evaluation may be from metrics.csv on another processor
@@ -111,16 +110,18 @@ def run_training(args) -> None:
             print(f"note: {warning}", file=sys.stderr)
         run = Run.create(args.out, replace(run.recipe, T=model.T, **absolute(run.recipe)))
         if own:
-            pictures.write_pictures(run, own)
+            own_data.write_own(run, own)
     elif args.root:
         run.recipe = replace(run.recipe, root=absolute(run.recipe)["root"])
         with run.locked():
             run.write_recipe()
     if own:
-        run.data = pictures.for_predictions(own)
+        run.data = own.for_predictions()
     recipe, here = run.recipe, quote(str(run.folder))
     print(f"{recipe.model}: {model.num_params():,} parameters, T = {recipe.T}, {recipe.threads} threads")
-    print(what_is_ahead(run, len(batches), saved, own))
+    print(what_is_ahead(run, len(batches), saved))
+    if own:
+        print(own_data.summary(own, test))
     try:
         shown = {"sample": sample, "progress": sys.stderr.isatty()}
         train(run, model, Prefetch(batches), Prefetch(test), saved=saved, **shown)
@@ -140,19 +141,18 @@ def run_training(args) -> None:
     print(f"done; see {', '.join(written)} in {here}")
     if recipe.objective == MASKED:
         root = f" --root {quote(recipe.root)}" if recipe.root else ""
-        then = f"train --data {recipe.data}{root} --model {recipe.model} --init {here} --out RUN"
+        then = f"train --data {quote(recipe.data)}{root} --model {recipe.model} --init {here} --out RUN"
     else:
         then = f"evaluate {here}"
     print(f"next: python -m minispike {then}")
 
 
-def what_is_ahead(run: Run, steps: int, saved: Saved | None, own: Pictures | None) -> str:
+def what_is_ahead(run: Run, steps: int, saved: Saved | None) -> str:
     """Return in a few lines the data, the steps and epochs, and what a resumed run has done already."""
     recipe = run.recipe
     each = f"{steps:,} steps of {recipe.batch_size} samples per epoch"
     single = f", the first {recipe.single_step_epochs} at T = 1" if recipe.single_step_epochs else ""
     lines = [f"{with_split(recipe)}: {each}; epochs: {recipe.epochs}{single}"]
-    lines += [pictures.summary(own)] if own else []
     if saved:
         at = saved.training["progress"]
         lines.append(f"{run.folder} has done {at['epoch']} epochs and {at['step']} steps")
@@ -171,7 +171,7 @@ def fitted(recipe: Recipe, batches) -> Recipe:
 def absolute(recipe: Recipe) -> dict[str, str]:
     """Return the recipe's folders as absolute paths."""
     places = {name: getattr(recipe, name) for name in ("root", "init")}
-    return {name: str(Path(place).resolve()) for name, place in places.items() if place}
+    return {name: str(Path(place).expanduser().resolve()) for name, place in places.items() if place}
 
 
 def changes(args) -> dict:
@@ -180,8 +180,8 @@ def changes(args) -> dict:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def begin(args) -> tuple[Run, Saved | None, Pictures | None]:
-    """Return the run that the arguments name, a resumed one's newest checkpoint, and one's own pictures."""
+def begin(args) -> tuple[Run, Saved | None, Description | None]:
+    """Return the run that the arguments name, a resumed one's newest checkpoint, and one's own data."""
     given = changes(args)
     if bool(args.resume) == bool(args.out):
         raise ValueError("give either --out RUN, for a new run, or --resume RUN")
@@ -189,9 +189,10 @@ def begin(args) -> tuple[Run, Saved | None, Pictures | None]:
         name = args.recipe or args.data
         if not name:
             raise ValueError(f"give --recipe or --data: {', '.join(args.recipes)}")
-        if not args.recipe and args.command == "train" and pictures.is_own(name):
+        if not args.recipe and own_data.is_own(name):
             Run(args.out, resolve("digits")).absent()
-            run, own = pictures.begin_run(args.out, name, given, sys.stderr.isatty())
+            objective = MASKED if args.command == "pretrain" else CLASSIFY
+            run, own = own_data.begin_run(args.out, name, given, objective, sys.stderr.isatty())
             return run, None, own
         return Run(args.out, resolve(name, args.recipes, **given)).absent(), None, None
     if args.recipe or given.keys() - {"root"}:
@@ -202,7 +203,7 @@ def begin(args) -> tuple[Run, Saved | None, Pictures | None]:
     if args.command != begun_by:
         raise ValueError(f"{args.resume} was begun by {begun_by}: use {begun_by} --resume {args.resume}")
     run.recipe = replace(run.recipe, **given)
-    return run, run.newest(), pictures.read_pictures(run) if pictures.is_own(run.recipe.data) else None
+    return run, run.newest(), own_data.read_own(run)
 
 
 # ---------------------------------------------------------------- evaluation
@@ -231,7 +232,7 @@ def run_evaluate(args) -> None:
     if not isinstance(model, SpikingTransformer):
         raise ValueError(f"{args.folder} holds a pre-trained encoder, for train --init {args.folder}")
     run.recipe = recipe = replace(run.recipe, root=args.root or run.recipe.root)
-    own = pictures.read_pictures(run) if pictures.is_own(recipe.data) else None
+    own = own_data.read_own(run)
     _, test, _ = data_of(recipe, own)
     set_threads(recipe.threads)
     if at["epoch"] + bool(at["step"]) <= recipe.single_step_epochs:
@@ -243,8 +244,8 @@ def run_evaluate(args) -> None:
     moment += f", at T = {model.T}"
     print(f"{with_split(recipe)}, after {moment}: test loss {loss:.4f}, accuracy {accuracy:.2%}")
     if own:
-        print(pictures.summary(own))
-        print(pictures.confusion(model.to("cpu"), test, own))
+        print(own_data.summary(own, test))
+        print(own_data.confusion(model.to("cpu"), test, own))
     row = next((row for row in run.read_metrics() if row.get("epoch") == at["epoch"]), None)
     if row and not at["step"]:
         compare_with_metrics(loss, accuracy, row["test_loss"], row["test_accuracy"])
@@ -272,10 +273,10 @@ def with_split(recipe: Recipe) -> str:
     return f"{recipe.data}, split {recipe.split}" if recipe.data == "cifar10dvs" else recipe.data
 
 
-def data_of(recipe: Recipe, own: Pictures | None = None) -> tuple:
+def data_of(recipe: Recipe, own: Description | None = None) -> tuple:
     """Return a recipe's (training batches, test batches, number of classes)."""
     if own:
-        return pictures.loaders(recipe, own)
+        return own_data.loaders(recipe, own)
     config = configuration(recipe.model)
     names = (
         "shift flip policy mixup mixup_probability mixup_until erase split_by split batch_size seed".split()
@@ -290,16 +291,20 @@ def data_of(recipe: Recipe, own: Pictures | None = None) -> tuple:
 
 def add_prediction(commands) -> None:
     """Add the command predict."""
-    what = "say what pictures show, by a model that was trained on a folder of pictures"
+    what = (
+        "say what is in pictures, arrays or event recordings, by a model that was trained on data of your own"
+    )
     parser = commands.add_parser("predict", help=what, description=what)
     parser.set_defaults(run=run_predict)
     parser.add_argument("model", metavar="RUN", help="a run's folder, or a checkpoint of it")
-    parser.add_argument("files", metavar="FILE", nargs="+", help="pictures, or folders of pictures")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="+", help="files of the kind that the run was trained on, or folders"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
 
 
 def run_predict(args) -> None:
-    found = pictures.predict(args.model, args.files, lambda folder: files(folder, SUFFIXES))
+    found = own_data.predict(args.model, args.files)
     if args.json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
     else:
@@ -320,8 +325,8 @@ def add_comparison(commands) -> None:
 
 
 def run_compare(args) -> None:
-    def sample_of(recipe: Recipe):
-        _, test, _ = data_of(recipe)
+    def sample_of(run: Run):
+        _, test, _ = data_of(run.recipe, own_data.read_own(run))
         return test.spread(SAMPLE)[0]
 
     runs = [compare.read_run(folder, sample_of) for folder in args.folders]
@@ -350,9 +355,11 @@ def add_tools(commands) -> None:
     parser = commands.add_parser("info", help="count a model's operations, firing rates and energy by layer")
     parser.set_defaults(run=run_info)
     parser.add_argument(
-        "model", metavar="MODEL", help="a model's name, or a .safetensors file that holds one"
+        "model", metavar="MODEL", help="a model's name, a run's folder, or a .safetensors file"
     )
-    parser.add_argument("--data", choices=["digits"], help="real test images; by default the input is random")
+    what = "test images of a data set, or of one's own; by default a run's own, and for other models noise"
+    parser.add_argument("--data", metavar="NAME", help=f"{what}. Names: {', '.join(NAMES)}")
+    parser.add_argument("--root", metavar="DIR", help="the data set's folder")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--figure", metavar="FILE", help="draw rates and energies as bars")
     parser = commands.add_parser("profile", help="time a model's training step, layer by layer")
@@ -378,9 +385,9 @@ def run_info(args) -> None:
     saved = args.model.endswith(".safetensors") or Path(args.model).is_dir()
     model = find_model(args.model)
     dtype = model.head.weight.dtype
-    x = load_digits()[1][0].astype(dtype) if args.data else random_input(model).astype(dtype)
-    found = count(model, x)
-    source = f"{found.images} real test images ({args.data})" if args.data else "one random input"
+    data, x = real_input(args, model)
+    found = count(model, (random_input(model) if x is None else x).astype(dtype))
+    source = "one random input" if x is None else f"{found.images} real test images ({data})"
     source += "" if saved else ", untrained weights"
     if args.json:
         print(json.dumps({"model": args.model, "input": source, **found.as_dict()}, indent=1))
@@ -390,11 +397,28 @@ def run_info(args) -> None:
         print(f"{model.num_params():,} parameters; dense, {found.macs() / 1e6:.1f} M MACs a step.")
     if args.figure:
         draw(found, args.figure)
-    if not (saved and args.data):
+    if not (saved and data):
         print(
             "Rates and energies of noise or of untrained weights say nothing about a trained model.",
             file=sys.stderr,
         )
+
+
+def real_input(args, model: SpikingTransformer) -> tuple[str, np.ndarray | None]:
+    """Return the name of the data that info counts with, and test images or frames of it; None for noise."""
+    run = Run.open(args.model) if Path(args.model).is_dir() else None
+    if not args.data and not run:
+        return "", None
+    if not args.data:
+        run.recipe = replace(run.recipe, root=args.root or run.recipe.root)
+        name, (_, test, _) = run.recipe.data, data_of(run.recipe, own_data.read_own(run))
+    elif own_data.is_own(args.data):
+        name, test = args.data, own_data.batches_for(model, args.model, args.data)
+    else:
+        settings = {"T": model.T, "batch_size": SAMPLE, "size": model.img_size[0]}
+        name, (_, test, _) = args.data, open_data(args.data, args.root, **settings)
+    n = test.n_samples if name == "digits" else SAMPLE  # images of 8×8 pixels are counted all at once
+    return name, test.spread(min(n, test.n_samples))[0]
 
 
 def run_profile(args) -> None:

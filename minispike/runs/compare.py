@@ -52,7 +52,7 @@ class Compared:
 def read_run(folder: str | Path, sample_of) -> Compared:
     """Return what is compared of a run.
 
-    sample_of: sample_of(recipe) gives test images, on which the last checkpoint's energy is counted.
+    sample_of: sample_of(run) gives test images, on which the last checkpoint's energy is counted.
     Raises ValueError for a run without a complete epoch, or of pre-training, which has no accuracy.
     """
     run = Run.open(folder)
@@ -66,7 +66,7 @@ def read_run(folder: str | Path, sample_of) -> Compared:
         raise FileFormatError(
             f"{run.rates}: its epochs are not those of {run.metrics}; --resume writes both again"
         )
-    found = count(saved.model, sample_of(run.recipe).astype(saved.model.head.weight.dtype))
+    found = count(saved.model, sample_of(run).astype(saved.model.head.weight.dtype))
     name = Path(folder).resolve().name
     return Compared(name, run.recipe.model, run.recipe.T, history, rates, 1e9 * found.joules("paper"))
 

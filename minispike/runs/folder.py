@@ -5,7 +5,7 @@
     checkpoint.previous.safetensors    the checkpoint before it
     metrics.csv, rates.csv             one row per epoch, both written from the checkpoint's own history
     curves.png, rates.png              the same, drawn
-    pictures.json                      for a folder of one's own pictures: the files, and how they are split
+    data.json                          for one's own data: the samples, and how they are split
     .lock                              held by the process that trains here
 
 A batch depends on (seed, epoch, step) alone. So from a checkpoint between two steps a run goes on bit for bit

@@ -24,15 +24,19 @@ class Recipe:
     """All numbers of one training. ValueError for numbers that make no sense."""
 
     model: str = option("", "a model's name; import --help lists them")
-    data: str = option("", "a data set's name, or a folder with one folder of pictures per class")
+    data: str = option(
+        "", "a data set's name, or one's own: a folder of class folders, or an .npz of x and y"
+    )
     root: str = option("", "the data set's folder; by default where the set is usually found")
-    img_size: int = option(0, "side of the images; 0: the model's, or for a folder of pictures their median")
-    in_channels: int = option(0, "channels of the images; 0: the model's, or those of the pictures")
+    img_size: int = option(0, "side of the images; 0: the model's, or one that fits one's own data")
+    in_channels: int = option(0, "channels of the images; 0: the model's, or those of one's own data")
     depth: int = option(0, "number of blocks; 0: the model's")
     embed_dim: int = option(0, "width of the blocks; 0: the model's")
     num_heads: int = option(0, "number of heads; 0: the model's")
-    val_split: float = option(0.2, "share of a folder of pictures that is kept for the test")
-    skip_unreadable: int = option(0, "1: leave out pictures that cannot be read; 0: they are an error")
+    val_split: float = option(0.2, "share of one's own data that is kept for the test")
+    skip_unreadable: int = option(0, "1: leave out files that cannot be read; 0: they are an error")
+    sensor: str = option("", "rows x columns of the sensor of one's own recordings, such as 260x346")
+    time_unit: str = option("", "of float times in one's own recordings: s, ms or us")
     objective: str = option(CLASSIFY, "what is learned: classify, or masked (pre-training on hidden patches)")
     T: int = option(0, "time steps; 0: the number that the model's name stands for")
     epochs: int = option(20, "how many times all samples are seen")
@@ -132,6 +136,7 @@ CHOICES = {
     "device": ("cpu", "cuda"),
     "augment_events": (0, 1),
     "skip_unreadable": (0, 1),
+    "time_unit": ("", "s", "ms", "us"),
 }
 BIG, HUGE, BELOW_1 = float("inf"), 1e30, 1 - 1e-9  # AdamW divides by 1 − β₂
 RANGES = {
@@ -215,14 +220,22 @@ PRETRAINING: dict[str, dict] = {
 }
 
 
-def own_recipe(folder: str, n_pictures: int, **overrides) -> Recipe:
-    """Return the recipe for a folder of one's own pictures: a small model, and epochs by their number.
+# One's own data, by what it is: small models and few epochs. Where an epoch has few batches, running
+# statistics lag behind the weights, so calibration recomputes them.
+OWN: dict[str, dict] = {
+    "images": SHORT | CALM | dict(model="spikformer_2_64_fashion", batch_size=16, shift=1.0),
+    "events": SHORT | CALM | dict(model="spikformer_2_64_fashion_dvs", T=8, batch_size=16),
+    "hidden patches": SHORT | PLAIN | MASKED_FASHION | dict(batch_size=16, shift=1.0),
+}
 
-    n_pictures: the number of training pictures. Training sees 10,000 pictures, in 4 to 40 epochs.
+
+def own_recipe(path: str, kind: str, n: int, **overrides) -> Recipe:
+    """Return the recipe for one's own data: a small model, and epochs by the number of samples.
+
+    kind: one of OWN.    n: the number of training samples. Training sees 10,000 samples, in 4 to 12 epochs.
     """
-    epochs = min(40, max(4, round(10_000 / n_pictures)))
-    ours = dict(model="spikformer_2_64_fashion", batch_size=16, epochs=epochs, shift=1.0, data=folder)
-    return Recipe(**SHORT | ours | overrides)
+    epochs = min(12, max(4, round(10_000 / n)))
+    return Recipe(**OWN[kind] | {"epochs": epochs, "data": path} | overrides)
 
 
 def resolve(name: str, recipes: dict[str, dict] = RECIPES, **overrides) -> Recipe:

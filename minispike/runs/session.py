@@ -44,7 +44,7 @@ def build(recipe: Recipe, classes: int) -> SpikingTransformer | MaskedAutoencode
         model = create_model(recipe.model, rng=recipe.seed, num_classes=classes, **given)
     set_gains(model, recipe.gain, recipe.gain_down, recipe.gain_pair)
     if recipe.init:
-        source = Path(recipe.init)
+        source = Path(recipe.init).expanduser()
         saved = Run.open(source).newest() if source.is_dir() else load_all(source)
         if saved is None:
             raise FileNotFoundError(f"the run {source} has no checkpoint yet to start from")
@@ -96,6 +96,7 @@ def warnings_about(
     given: the names of the recipe's fields that the user has set.
     """
     masked, scs = recipe.objective == MASKED, isinstance(model.stem, SCS)
+    own = Path(recipe.data).is_absolute()
     needs = {  # fields: whether they have an effect, and what they need for one
         "label_smoothing": (not masked, "labels, which pre-training has none of"),
         "calibration": (not masked, "the command train"),
@@ -105,7 +106,9 @@ def warnings_about(
         "warmup_lr": (recipe.warmup, "--warmup"),
         "split_by augment_events": (model.in_channels == 2, "event data"),
         "split": (recipe.data == "cifar10dvs", "--data cifar10dvs"),
-        "val_split skip_unreadable": (Path(recipe.data).is_absolute(), "a folder of pictures as --data"),
+        "val_split": (own, "one's own data as --data"),
+        "skip_unreadable": (own and Path(recipe.data).suffix != ".npz", "a folder of one's own as --data"),
+        "sensor time_unit": (own and model.in_channels == 2, "one's own recordings as --data"),
         "single_step": (model.T > 1, "T above 1"),
         "gain": (not recipe.init, "fresh weights, no --init"),
         "gain_down gain_pair": (scs and not recipe.init, "the stem SCS with fresh weights"),

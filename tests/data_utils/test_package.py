@@ -29,7 +29,10 @@ def test_importing_the_package_imports_no_heavy_one():
 
 
 def test_the_docstrings_name_every_file():
-    for package in (data_utils, data_utils.images, importlib.import_module("data_utils.events")):
+    for package in (
+        data_utils,
+        *(importlib.import_module(f"data_utils.{name}") for name in ("images", "events", "own")),
+    ):
         for module in pkgutil.iter_modules(package.__path__):
             name = f"{module.name}/" if module.ispkg else f"{module.name}.py"
             assert name in package.__doc__, f"{package.__name__} does not name {name}"

@@ -133,7 +133,7 @@ def test_every_option_overrides_its_field(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "data_of", lambda recipe, own: began.append(recipe) or 1 / 0)
     changed = {"model": "saformer_1_64_digits", "data": "mnist", "root": "x", "init": "x", "split_by": "time",
                "split": "first-100-test", "device": "cuda", "augment_events": 0,
-               "skip_unreadable": 1}  # fmt: skip
+               "skip_unreadable": 1, "sensor": "3x4", "time_unit": "ms"}  # fmt: skip
     for entry in fields(Recipe):
         if entry.name == "objective":
             continue
@@ -156,7 +156,8 @@ def test_every_option_overrides_its_field(monkeypatch, tmp_path):
         ({"mixup_until": 3, "mixup": 0.5, "warmup": 1, "warmup_lr": 0.1}, []),
         ({"warmup_lr": 0.1, "split_by": "time"}, ["warmup-lr", "split-by"]),
         ({"split": "first-100-test"}, ["split"]),
-        ({"val_split": 0.3, "skip_unreadable": 1}, ["val-split", "skip-unreadable"]),
+        ({"val_split": 0.3, "skip_unreadable": 1, "sensor": "3x4", "time_unit": "s"},
+         ["val-split", "skip-unreadable", "sensor", "time-unit"]),
         ({"warmup": 20}, ["warmup 20 of --epochs 20"]),
         ({"lr": 1e-6}, ["min-lr 1e-05 is above --lr 1e-06"]),
         ({"threads": 10**6}, ["threads 1000000"]),

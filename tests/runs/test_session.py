@@ -49,11 +49,11 @@ EFFECTS = [  # (a recipe's changes, one more change that must have an effect)
 ]
 
 
-ELSEWHERE = {  # what is trained, where and how; changes of the images (test_recipes.py); own pictures
+ELSEWHERE = {  # what is trained, where and how; changes of the images (test_recipes.py); own data
     *("model", "data", "root", "objective", "threads", "device", "save_seconds"),
     *("shift", "flip", "policy", "mixup", "mixup_probability", "mixup_until", "erase"),
     *("augment_events", "split_by", "split"),
-    *("img_size", "in_channels", "val_split", "skip_unreadable"),
+    *("img_size", "in_channels", "val_split", "skip_unreadable", "sensor", "time_unit"),
 }
 
 

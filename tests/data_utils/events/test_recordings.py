@@ -226,7 +226,7 @@ def test_files_of_other_arrays_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros(4, [("t", "i8"), ("x", "i8"), ("y", "i8")]))
     refuses(tmp_path / "a.npy", "expected a structured array with the fields t, x, y and p")
     np.save(tmp_path / "a.npy", np.zeros(4, "V0"))
-    refuses(tmp_path / "a.npy", "expected one axis, and the bytes for it")
+    refuses(tmp_path / "a.npy", "expected the bytes for it")
 
 
 # ---------------------------------------------------------------- hostile files

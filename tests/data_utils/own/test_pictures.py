@@ -1,10 +1,13 @@
 """A folder of one's own pictures: what is found, how it is split and prepared, what is refused."""
 
+import json
+
 import numpy as np
 import pytest
 
 from data_utils import DataFileError
-from data_utils.images.own import Pictures, look_at, picture_loaders
+from data_utils.own.kinds import description
+from data_utils.own.pictures import Pictures
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -24,7 +27,7 @@ def zoo(root, n=5, colours=((200, 30, 60), (20, 90, 200)), classes=("cat", "dog"
 
 
 def look(root, **options):
-    return look_at(root, progress=False, **options)
+    return Pictures.look_at(root, progress=False, **options)
 
 
 def test_classes_are_split_alike_and_the_same_way_each_time(tmp_path):
@@ -61,7 +64,7 @@ def test_what_systems_leave_behind_is_no_picture_and_no_class(tmp_path):
 def test_pictures_become_standardised_squares_of_the_median_side(tmp_path):
     found = look(zoo(tmp_path))  # 12×20: the shorter side is 12
     assert (found.size, found.channels) == (12, 3)
-    train, _ = picture_loaders(found, tmp_path, batch_size=8)
+    train, _ = found.loaders(tmp_path, batch_size=8)
     x, labels = next(iter(train))
     assert x.shape == (8, 12, 12, 3) and x.dtype == "float32" and sorted(labels) == [0, 0, 0, 0, 1, 1, 1, 1]
     np.testing.assert_allclose(x.mean((0, 1, 2)), 0, atol=1e-5)
@@ -130,13 +133,8 @@ def test_what_is_no_set_of_classes_is_refused(tmp_path, make, message):
         look(tmp_path)
 
 
-def test_no_folder_says_what_is_taken(tmp_path):
-    with pytest.raises(FileNotFoundError, match="--data takes a known name, or a folder of class folders"):
-        look(tmp_path / "none")
-
-
 def test_a_description_goes_round_and_tells_what_has_changed(tmp_path):
-    found = Pictures.from_json(look(zoo(tmp_path)).to_json())
+    found = description(json.loads(look(zoo(tmp_path)).to_json()))
     assert found == look(tmp_path)
     found.check(tmp_path)
     picture(tmp_path / "cat" / "0.png", seed=9)
@@ -149,7 +147,7 @@ def test_a_description_goes_round_and_tells_what_has_changed(tmp_path):
 def test_training_pictures_are_augmented_and_mixed(tmp_path):
     found = look(zoo(tmp_path))
     options = dict(batch_size=8, shift=1.0, mixup=0.5)
-    train, test = picture_loaders(found, tmp_path, **options, mixup_until=1)
+    train, test = found.loaders(tmp_path, **options, mixup_until=1)
     images, targets = train(0)[0]
     assert targets.shape == (8, 2) and images.shape == (8, 12, 12, 3)
     assert train(1)[0][1].shape == (8,) and len(test) == 1

@@ -1,0 +1,52 @@
+"""Which kind of one's own data a path holds, and what is none."""
+
+import numpy as np
+import pytest
+
+from data_utils import DataFileError
+from data_utils.own.arrays import Arrays
+from data_utils.own.kinds import kind_at
+from data_utils.own.pictures import Pictures
+from data_utils.own.recordings import Recordings
+
+from .test_pictures import picture
+
+
+def test_a_path_is_of_one_kind(tmp_path):
+    picture(tmp_path / "p" / "cat" / "1.png")
+    (tmp_path / "e" / "wave").mkdir(parents=True)
+    (tmp_path / "e" / "wave" / "1.BIN").write_bytes(b"")
+    np.savez(tmp_path / "a.npz", x=1)
+    kinds = [kind_at(tmp_path / name) for name in ("p", "e", "a.npz")]
+    assert kinds == [Pictures, Recordings, Arrays]
+
+
+def test_pictures_among_recordings_are_refused_by_both_names(tmp_path):
+    picture(tmp_path / "cat" / "1.png")
+    np.savez(tmp_path / "cat" / "2.npz", t=1)
+    with pytest.raises(
+        DataFileError, match="the picture cat/1.png and the recording cat/2.npz; expected .* not both"
+    ):
+        kind_at(tmp_path)
+    (tmp_path / "cat" / "2.npz").rename(tmp_path / "cat" / "._2.npz")  # left behind by macOS: no data
+    assert kind_at(tmp_path) is Pictures
+
+
+def test_what_is_no_data_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no .*none; expected a folder of pictures"):
+        kind_at(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataFileError, match="no file .aedat, .bin, .jpeg, .jpg, .npy, .npz, .png; expected"):
+        kind_at(tmp_path / "empty")
+    (tmp_path / "a.npz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(DataFileError, match="a.npz: gzip data; expected a folder .* an .npz file of x and y"):
+        kind_at(tmp_path / "a.npz")
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    with pytest.raises(DataFileError, match="x.npy: a NumPy array; expected"):
+        kind_at(tmp_path / "x.npy")
+
+
+def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    picture(tmp_path / "p" / "cat" / "1.png")
+    assert kind_at("~/p") is Pictures
