@@ -645,7 +645,7 @@ def image_labels(folder: Path) -> Reader:
     text = b"1.png\tcat\t0\t0\t9\t9\n2.png\tdog\t0\t0\t9\t9\n3.png\tcat\n"
 
     def right(path, value) -> bool:
-        rows = [line.split("\t") for line in path.read_bytes().decode("utf-8", "replace").splitlines()]
+        rows = [line.decode("utf-8", "replace").split("\t") for line in path.read_bytes().splitlines()]
         _, val = value
         found = [(each.name, val.classes[label]) for each, label in zip(val.paths, val.labels, strict=True)]
         return len(found) > 0 and all((row[0], row[1].strip()) in found for row in rows if len(row) > 1)

@@ -65,8 +65,9 @@ def reader(path, read):
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_reader_is_caught(tmp_path, name):
+def test_a_bad_reader_is_caught(tmp_path, monkeypatch, name):
     read, told = BAD[name]
+    monkeypatch.setattr(fuzz, "EACH", 1)
     found = fuzz.check(reader(tmp_path, read), 3, seed=0)
     assert found["wrong"] == 3 and told in found["faults"][0]["fault"]
 
