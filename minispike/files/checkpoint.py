@@ -105,7 +105,8 @@ def load_all(path: str | Path) -> Saved:
     if metadata.get("crc32") != checksum(arrays, config + training):
         raise FileFormatError(f"{path}: the checksum differs: some numbers are not those that were saved")
     try:
-        config, training = json.loads(config, object_hook=_decode), json.loads(training)
+        config = json.loads(config, object_pairs_hook=lambda pairs: _decode(unique_names(pairs)))
+        training = json.loads(training, object_pairs_hook=unique_names)
         model = _blank(config, arrays)
         names = [name for name in arrays if name.startswith(OPTIMIZER)]
         optimizer = {name.removeprefix(OPTIMIZER): arrays.pop(name) for name in names}
@@ -248,7 +249,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Array | Inert], dict[s
             if length > size - 8:
                 raise FileFormatError(f"its header of {length:,} bytes is cut short")
             file.seek(8)
-            header = json.loads(file.read(length).decode(), object_pairs_hook=_without_twins)
+            header = json.loads(file.read(length).decode(), object_pairs_hook=unique_names)
             metadata = header.pop("__metadata__", None) or {}
             if not all(isinstance(text, str) for text in metadata.values()):
                 raise FileFormatError("its metadata is not text")
@@ -268,12 +269,16 @@ def header_length(start: bytes) -> int:
     return length if start[8:9] == b"{" and length <= HEADER else 0
 
 
-def _without_twins(pairs: list) -> dict:
+def unique_names(pairs: list) -> dict:
+    """Return a JSON object as a dict. json calls this with its names and values.
+
+    FileFormatError for two entries of one name, of which the last would win.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set = set()
         twin = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise FileFormatError(f"its header has two entries of one name, {twin}")
+        raise FileFormatError(f"two entries of one name, {twin}")
     return found
 
 

@@ -230,3 +230,16 @@ def test_without_threads_each_batch_is_made_when_it_is_asked_for(monkeypatch):
     assert list(Prefetch([1, 2, 3])) == [1, 2, 3]
     with pytest.raises(OSError, match="the disk is gone"):
         list(Prefetch(failing()))
+
+
+def test_a_loader_starts_at_any_step_and_makes_nothing_before(rng):
+    asked = []
+
+    class Source(list):
+        def __getitem__(self, indices):
+            asked.extend(indices)
+            return np.asarray(indices)
+
+    loader = Loader(Source(range(10)), np.arange(10), 3)
+    rest = loader(5, 2)
+    assert len(rest) == 4 and len(list(rest)) == 2 and asked == rest.order[6:].tolist()

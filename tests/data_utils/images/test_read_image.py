@@ -212,7 +212,7 @@ def test_a_folder_is_no_image(tmp_path):
 
 
 def test_a_file_cannot_claim_more_pixels_than_its_bytes_can_hold(tmp_path):
-    """PNG's checksums are right and its pixels are missing, so that Pillow would first allocate all of them."""
+    """Its checksums are right and its pixels are missing, so Pillow would first allocate all of them."""
     path, right = tmp_path / "small.png", tmp_path / "right.png"
     Image.new("1", (1024, 1024)).save(right)
     assert read_image(right).size == (1024, 1024)  # the densest that PNG has
