@@ -84,7 +84,7 @@ class Frames:
         self.classes = classes
         self.labels = np.array([sample.label for sample in samples], "int64")
         self.shape = (T, *size, 2)
-        self.folder = Path(cache) / f"T{T}_{split_by}_{size[0]}x{size[1]}"
+        self.folder = Path(cache).expanduser() / f"T{T}_{split_by}_{size[0]}x{size[1]}"
         self.files = [_frames_file(self.folder, sample) for sample in samples]
         missing: dict[Path, list[int]] = {}
         for i, (sample, file) in enumerate(zip(samples, self.files, strict=True)):

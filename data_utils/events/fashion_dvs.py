@@ -152,7 +152,7 @@ def read_settings(root: str | Path) -> dict:
 
     Raises FileNotFoundError without a settings.json, and ValueError if this file is damaged.
     """
-    file = Path(root) / "settings.json"
+    file = Path(root).expanduser() / "settings.json"
     if not file.exists():
         raise FileNotFoundError(f"no {file}: make_fashion_dvs({str(root)!r}) makes a set there")
     try:

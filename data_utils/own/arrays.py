@@ -133,6 +133,9 @@ def _read(path: Path, labelled: bool, labels: bool = True) -> tuple[np.ndarray, 
     """
 
     def choose(names: list[str]) -> list[str]:
+        if {*"txyp"} <= {*names}:
+            advice = "images x and labels y; recordings belong into a folder per class"
+            raise DataFileError(path, None, "t, x, y and p, an event recording", advice)
         missing = [name for name in ("x", "y")[: 1 + labelled] if name not in names]
         if missing:
             there = f"arrays {several(names)}" if names else "no array"
@@ -174,8 +177,11 @@ def _class_names(path: Path, y: np.ndarray) -> list[str]:
         found = f"y is {y.dtype} {list(y.shape)}"
         raise DataFileError(path, None, found, "labels [n]: whole numbers, or names as text")
     try:
-        return [name.decode() if isinstance(name, bytes) else str(name) for name in y.tolist()]
-    except UnicodeDecodeError as error:
+        names = [name.decode() if isinstance(name, bytes) else str(name) for name in y.tolist()]
+        for name in {*names}:
+            name.encode()  # half of a surrogate pair cannot be written to any file
+        return names
+    except (ValueError, SystemError) as error:  # NumPy raises SystemError for a number that is no character
         raise DataFileError(path, None, f"a name in y is no text ({error})", "names in UTF-8") from error
 
 

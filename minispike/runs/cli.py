@@ -221,9 +221,6 @@ def add_evaluation(commands) -> None:
 
 
 def run_evaluate(args) -> None:
-    if Path(args.folder).is_file():
-        instead = f"info {quote(args.folder)} counts what it does, evaluate RUN --checkpoint FILE tests it"
-        raise ValueError(f"{args.folder} is a file, and evaluate takes a run's folder: {instead}")
     run = Run.open(args.folder)
     saved = run.read(args.checkpoint) if args.checkpoint else run.newest()
     if saved is None:
@@ -407,6 +404,8 @@ def run_info(args) -> None:
 def real_input(args, model: SpikingTransformer) -> tuple[str, np.ndarray | None]:
     """Return the name of the data that info counts with, and test images or frames of it; None for noise."""
     run = Run.open(args.model) if Path(args.model).is_dir() else None
+    if args.root and (own_data.is_own(args.data) if args.data else not run):
+        raise ValueError("--root goes with the name of a data set, or with a run")
     if not args.data and not run:
         return "", None
     if not args.data:

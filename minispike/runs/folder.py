@@ -23,8 +23,8 @@ from io import BytesIO, StringIO
 from pathlib import Path
 
 from ..backend import get_xp
-from ..files.checkpoint import Saved, load_all, save, write_durably
-from ..files.torchfile import FileFormatError
+from ..files.checkpoint import Saved, header_length, load_all, save, write_durably
+from ..files.torchfile import SIGNATURE, FileFormatError, what_it_is
 from ..measure import viz
 from ..nn import Module
 from ..optim import AdamW
@@ -79,10 +79,13 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """Return a folder's run. FileNotFoundError without one, FileFormatError for a foreign config."""
+        """Return a folder's run. FileFormatError for a foreign config.
+
+        FileNotFoundError, which says what is there instead, without a run.
+        """
         path = Path(folder) / "config.json"
         if not path.is_file():
-            raise FileNotFoundError(f"no run in {folder}: there is no {path}")
+            raise FileNotFoundError(_what_is_no_run(Path(folder)))
         try:
             return cls(folder, Recipe.from_json(path.read_text("utf-8")))
         except ValueError as error:
@@ -199,6 +202,21 @@ class Run:
             pictures["rates.png"] = fig
         for name, fig in pictures.items():
             write_figure(fig, self.folder / name)
+
+
+def _what_is_no_run(folder: Path) -> str:
+    """Return in words what is at the place of a run's folder."""
+    if folder.is_file():
+        with folder.open("rb") as file:
+            start = file.read(SIGNATURE)
+        uses = f"info {folder} counts what it does, evaluate RUN --checkpoint {folder} tests it"
+        what = f"a model's file: {uses}" if header_length(start) else what_it_is(start)
+        return f"{folder} is no run, which is a folder that train makes, but {what}"
+    if not folder.is_dir():
+        return f"no run in {folder}: there is no such folder"
+    names = sorted(path.name for path in folder.iterdir())
+    there = ", ".join(names[:6]) + (", …" if len(names) > 6 else "") if names else "nothing"
+    return f"no run in {folder}: there is no {folder / 'config.json'}; the folder holds {there}"
 
 
 def moment(progress: Progress) -> str:

@@ -60,13 +60,14 @@ def begin_run(out: str, data: str, given: dict, objective: str, progress: bool) 
     if given.get("in_channels", 0) not in (0, own.channels):
         raise ValueError(f"in_channels is {given['in_channels']}, but {root} has {own.channels} channels")
     known = {"img_size": own.size, "in_channels": own.channels, "data": str(root)}
+    known |= {"T": own.T} if isinstance(own, Recordings) else {}
     return Run(out, own_recipe(str(root), family, len(own.train), **given | known)), own
 
 
 def look_at(root: Path, given: dict, labelled: bool = True, progress: bool = False) -> Description:
     """Return the description of what is at root.
 
-    given: fields of a recipe, the model among them.    labelled: whether classes are needed.
+    given: fields of a recipe; 0 and "" mean the default.    labelled: whether classes are needed.
     """
     kind = kind_at(root)
     names = {"val_split": "val_split", "seed": "seed", "img_size": "size"}
@@ -79,7 +80,7 @@ def look_at(root: Path, given: dict, labelled: bool = True, progress: bool = Fal
     if kind is not Arrays:
         names |= {"in_channels": "channels"} if kind is not Recordings else {}
         options |= {"skip_unreadable": bool(given.get("skip_unreadable")), "progress": progress}
-    options |= {ours: given[theirs] for theirs, ours in names.items() if theirs in given}
+    options |= {ours: given[theirs] for theirs, ours in names.items() if given.get(theirs)}
     return kind.look_at(root, **options)
 
 

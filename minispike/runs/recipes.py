@@ -234,9 +234,9 @@ OWN: dict[str, dict] = {
 def own_recipe(path: str, kind: str, n: int, **overrides) -> Recipe:
     """Return the recipe for one's own data: a small model, and epochs by the number of samples.
 
-    kind: one of OWN.    n: the number of training samples. Training sees 10,000 samples, in 4 to 12 epochs.
+    kind: one of OWN.    n: the number of training samples. Training sees 10,000 samples, in 4 to 10 epochs.
     """
-    epochs = min(12, max(4, round(10_000 / n)))
+    epochs = min(10, max(4, round(10_000 / n)))
     return Recipe(**OWN[kind] | {"epochs": epochs, "data": path} | overrides)
 
 

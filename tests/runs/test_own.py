@@ -210,6 +210,7 @@ def test_options_that_recordings_do_not_have_are_refused(on_events, capsys, tmp_
     start = ["train", "--data", str(on_events / "hands"), "--out", str(tmp_path / "run")]
     for more, message in (
         (["--time-unit", "s", "--shift", "0.5"], "event frames have their own changes, and no shift"),
+        (["--time-unit", "s", "--T", "0", "--depth", "-1"], "depth must lie in 0"),
         (["--time-unit", "s", "--in-channels", "1"], "in_channels is 1, but"),
         (["--time-unit", "s", "--sensor", "34"], "sensor must be rows x columns, such as 260x346, got '34'"),
         (["--time-unit", "s", "--sensor", "9x9"], "10 unreadable recordings"),
@@ -273,6 +274,23 @@ def test_info_counts_with_any_data(trained, on_arrays, on_events, capsys):
         code = main(["info", name, "--data", str(data)])
         out, err = capsys.readouterr()
         assert kind in out + err and code == ("real" not in kind)
+
+
+def test_info_refuses_a_root_that_changes_nothing(on_arrays, capsys):
+    for more in ([], ["--data", str(on_arrays / "set.npz")]):
+        assert main(["info", "spikformer_2_64_fashion", *more, "--root", "x"]) == 1
+        assert "--root goes with the name of a data set, or with a run" in capsys.readouterr().err
+    moved = ["--root", str(on_arrays / "none")]
+    assert main(["info", str(on_arrays / "run"), *moved]) == 1
+    assert "--root says where it is now" in capsys.readouterr().err
+
+
+def test_a_damaged_description_is_named(on_arrays, tmp_path, capsys):
+    run = shutil.copytree(on_arrays / "run", tmp_path / "run")
+    for text in ("{", "[]", '{"kind": "songs"}', '{"kind": "arrays", "a": 1}'):
+        (run / "data.json").write_text(text)
+        assert main(["evaluate", str(run)]) == 1
+        assert "data.json: not as it was written" in capsys.readouterr().err
 
 
 def test_info_prepares_images_as_the_model_was_trained(trained, tmp_path):

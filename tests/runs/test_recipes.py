@@ -15,7 +15,7 @@ from lessons.common import start_scs
 from minispike.models import configuration
 from minispike.runs import cli as command
 from minispike.runs.folder import Run
-from minispike.runs.recipes import MASKED, PRETRAINING, RECIPES, Recipe, resolve
+from minispike.runs.recipes import MASKED, PRETRAINING, RECIPES, Recipe, own_recipe, resolve
 from minispike.runs.session import build, check_fit, format_duration, format_record, warnings_about
 
 SHAPES = {  # of one sample: height, width, channels; classes
@@ -324,3 +324,19 @@ def test_a_split_is_said_where_there_is_more_than_one():
 @pytest.mark.parametrize("seconds, told", [(99, "99 s"), (100, "2 min"), (5900, "98 min"), (7200, "2.0 h")])
 def test_durations_are_said_as_people_do(seconds, told):
     assert format_duration(seconds) == told
+
+
+@pytest.mark.parametrize("n, epochs", [(2, 10), (48, 10), (1_000, 10), (2_000, 5), (60_000, 4)])
+def test_ones_own_data_is_seen_about_ten_thousand_times(n, epochs):
+    assert own_recipe("/data", "images", n).epochs == epochs
+    assert own_recipe("/data", "images", n, epochs=7).epochs == 7
+
+
+@pytest.mark.parametrize("kind, channels", [("images", 1), ("events", 2), ("hidden patches", 1)])
+def test_the_recipes_for_ones_own_data_fit_their_models(kind, channels):
+    recipe = own_recipe("/data", kind, 100, img_size=36, in_channels=channels)
+    model = build(recipe, 3)
+    assert (recipe.objective == "masked") == (kind == "hidden patches")
+    assert model.in_channels == channels and not warnings_about(model, recipe, ())
+    x = np.zeros((1, 36, 36, channels))
+    check_fit(model, x, recipe)

@@ -138,6 +138,9 @@ NAN[7, 3, 3] = np.nan
         ({"y": np.eye(2, dtype=int)[[0, 1] * 10]}, r"y is int64 \[20, 2\]"),
         ({"y": np.array(["cat", "dog"] * 10, object)}, "y holds Python objects"),
         ({"y": np.array([b"\xff", b"a"] * 10)}, "a name in y is no text"),
+        ({"y": np.array(["\ud800", "a"] * 10)}, "a name in y is no text"),
+        ({"y": np.array([2**31 - 1, 65] * 10, "<u4").view("<U1")}, "a name in y is no text"),
+        ({"t": [0], "p": [1]}, "t, x, y and p, an event recording; expected images x and labels y"),
     ],
 )
 def test_what_is_no_labelled_set_of_images_is_refused(tmp_path, change, message):

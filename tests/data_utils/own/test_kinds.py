@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from data_utils import DataFileError
+from data_utils.images.folders import read_image
 from data_utils.own.arrays import Arrays
 from data_utils.own.kinds import description, kind_at
 from data_utils.own.pictures import Pictures
 from data_utils.own.recordings import Recordings
 
+from .test_arrays import write
 from .test_pictures import picture
 
 
@@ -50,6 +52,9 @@ def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     picture(tmp_path / "p" / "cat" / "1.png")
     assert kind_at("~/p") is Pictures
+    assert read_image("~/p/cat/1.png").size == (20, 12)
+    write(tmp_path / "a.npz")
+    assert Arrays.look_at("~/a.npz").classes == ["cat", "dog"]
 
 
 def described(tmp_path) -> dict[str, dict]:
