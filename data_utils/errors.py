@@ -1,8 +1,11 @@
-"""How a reader refuses a file, and how it says what the file is instead."""
+"""How a reader refuses a file and says what the file is instead, and how a writer names a full disk."""
 
 from __future__ import annotations
 
+import errno
 import re
+from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -17,6 +20,34 @@ class DataFileError(ValueError):
     def __init__(self, path: str | Path, offset: int | None, found: str, expected: str):
         place = f"{path}" if offset is None else f"{path}, byte {offset:,}"
         super().__init__(f"{place}: {found}; expected {expected}")
+
+
+@contextmanager
+def named_if_no_room(path: Path):
+    """Let an error for a full disk, while a file is written inside, name this file and say what to do.
+
+    The system's own error for a failed write names no file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            f"no room for {path} ({error.strerror}): make room and start again; what is complete is kept"
+        ) from error
+
+
+def unique_names(pairs: list[tuple[str, object]]) -> dict:
+    """Return the object of a JSON file as a dict; json calls this with its names and values.
+
+    Raises ValueError if two entries have one name, of which the last would win.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"two entries of one name, {name!r}")
+    return found
 
 
 KINDS = {  # how a file begins, as a regular expression: what the file is

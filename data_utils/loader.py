@@ -155,7 +155,8 @@ class Prefetch:
     A thread makes the batches while the model computes. Both can run at the same time, because NumPy and
     Pillow let other threads run while they work. An error in the thread is raised where its batch would have
     come. The thread ends after the last batch, or as soon as the consumer stops early; in that case, the
-    consumer waits until the thread has finished the batch that it is making.
+    consumer waits until the thread has finished the batch that it is making. If no thread can be started,
+    each batch is made when it is asked for.
 
     Raises ValueError if depth < 1.
     """
@@ -179,7 +180,11 @@ class Prefetch:
         stopped = threading.Event()
         work = (self.batches, room, made, stopped)
         maker = threading.Thread(target=_make, args=work, name="prefetch", daemon=True)
-        maker.start()
+        try:
+            maker.start()
+        except RuntimeError:  # no thread can be started, as in a browser's Python
+            yield from self.batches
+            return
         try:
             while True:
                 kind, value = made.get()

@@ -66,6 +66,8 @@ def read_array(path: Path, name: str, data: bytes) -> np.ndarray:
     except Exception as error:  # NumPy's parser raises errors of many kinds
         found = f"{name} has a damaged header ({type(error).__name__}: {error})"
         raise DataFileError(path, None, found, "an array, as np.save writes it") from error
+    if dtype.subdtype:  # an array in each place, which np.save writes as more axes
+        raise DataFileError(path, None, f"{name} has the dtype {dtype}"[:200], "a dtype that np.save writes")
     if dtype.hasobject:
         raise DataFileError(path, None, f"{name} holds Python objects", "numbers")
     left = len(data) - file.tell()

@@ -102,8 +102,7 @@ class Module:
 
     def state_dict(self) -> dict[str, backend.Array]:
         """Return {path: array} of every parameter and buffer: the arrays themselves, not copies."""
-        arrays = self._arrays()
-        return {path: value.data if isinstance(value, Parameter) else value for path, _, _, value in arrays}
+        return {path: v.data if isinstance(v, Parameter) else v for path, _, _, v in self._arrays()}
 
     def load_state_dict(self, state: dict[str, backend.Array]) -> None:
         """Copy arrays into the parameters and buffers, in place, converted to this model's dtype and device.

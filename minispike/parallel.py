@@ -1,18 +1,20 @@
 """Threads and memory: what makes loops fast on a processor without changing their result.
 
 `spans` splits a loop over range(n) into one span per thread. NumPy and compiled loops release the
-interpreter's lock, so plain Python threads are enough.
+interpreter's lock, so plain Python threads are enough. Where no thread can be started, as in a browser's
+Python, the spans are computed one after another, with the same result.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from functools import cache
-from threading import Lock
+from threading import Barrier, Lock
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
@@ -49,8 +51,11 @@ def spans(work: Callable[[int, int], Any], n: int, least: int = 1) -> list:
     if count == 1 or not _at_work.acquire(blocking=False):  # or another caller uses the threads
         return [work(*job) for job in jobs]
     try:
-        with _one_blas_thread():
-            others = [_pool(_threads - 1).submit(work, *job) for job in jobs[1:]]
+        with _one_blas_thread():  # without threads too, because BLAS's number of threads changes its rounding
+            pool = _pool(_threads - 1)
+            if pool is None:
+                return [work(*job) for job in jobs]
+            others = [pool.submit(work, *job) for job in jobs[1:]]
             return [work(*jobs[0])] + [other.result() for other in others]
     finally:
         _at_work.release()
@@ -59,9 +64,25 @@ def spans(work: Callable[[int, int], Any], n: int, least: int = 1) -> list:
 _at_work = Lock()
 
 
+def threads_start() -> bool:
+    """Return whether the threads in use can be started."""
+    return _threads == 1 or _pool(_threads - 1) is not None
+
+
 @cache
-def _pool(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers, thread_name_prefix="minispike")
+def _pool(workers: int) -> ThreadPoolExecutor | None:
+    """Return a pool of threads that all run, or None, with a warning, if they cannot be started."""
+    pool, all_run = ThreadPoolExecutor(workers, thread_name_prefix="minispike"), Barrier(workers + 1)
+    try:
+        for _ in range(workers):
+            pool.submit(all_run.wait)
+        all_run.wait()
+    except RuntimeError as error:
+        all_run.abort()  # those that were started end
+        pool.shutdown(cancel_futures=True)
+        warnings.warn(f"minispike computes without threads: {error}", RuntimeWarning, stacklevel=3)
+        return None
+    return pool
 
 
 def _after_fork() -> None:

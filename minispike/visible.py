@@ -36,8 +36,7 @@ class Visible:
         """
         with running(brick):
             y = brick.map(x)
-            spikes = brick.fire(self.take(y), T)
-            return self.put(spikes, *y.shape[2:4])
+            return self.put(brick.fire(self.take(y), T), *y.shape[2:4])
 
     def rows(self, H: int, W: int) -> Array:
         """Return the visible positions among B·H·W, for a grid that is a whole multiple of the tokens'."""

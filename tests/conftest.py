@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
+from minispike import parallel
+
 from . import stand_in
+
+
+def pytest_configure():
+    """Compute with one thread, unless a test asks for more (test_parallel.py does).
+
+    Models are too small here for a second thread to help, and where other programs use the cores, BLAS's
+    threads wait for each other: a training of four epochs took 8 s with one thread and 100 s with two.
+    """
+    parallel.set_threads(1)
 
 
 @pytest.fixture

@@ -382,6 +382,7 @@ def test_a_reconstruction_keeps_what_is_visible(rng):
     assert np.array_equal(out[shown], images[shown]) and (out[~shown] != images[~shown]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.5, 0.75])
 def test_gradients_through_the_whole_pre_training_loss(rng, ratio):
     """In the parameters: the target depends on the image too, and is a constant."""
@@ -412,6 +413,7 @@ def batches_of(images, size=4):
     return lambda epoch: [(images[i : i + size], None) for i in range(0, len(images), size)]
 
 
+@pytest.mark.slow
 def test_pre_training_learns_and_repeats_itself(rng):
     images = rng.standard_normal((8, 1, 1, 1)) * np.ones((8, 8, 8, 1)) + np.linspace(0, 1, 8)[:, None]
     losses = []

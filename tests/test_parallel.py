@@ -125,3 +125,61 @@ def test_a_neuron_layer_keeps_its_settings():
     layer = LIF(tau=3.0, smooth=True)
     x = np.linspace(0, 4, 20).reshape(4, 5)
     assert np.array_equal(layer(x).data, lif(x, tau=3.0, smooth=True).data)
+
+
+# ---------------------------------------------------------------- without threads
+
+
+@pytest.fixture
+def no_threads(monkeypatch):
+    """Let no thread start, as in a browser's Python. The pool of threads is a new one inside and after."""
+
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    parallel._pool.cache_clear()
+    monkeypatch.setattr(Thread, "start", start)
+    yield
+    parallel._pool.cache_clear()
+
+
+def some_gradients():
+    x = np.random.default_rng(0).standard_normal((64, 8, 8, 1)).astype("float32")
+    found = []
+    for name in ("spikformer_1_64_digits", "attention_free_fft2d_1_64_digits"):
+        model = lively(create_model(name), np.random.default_rng(1))
+        ops.softmax_cross_entropy(model(x), np.arange(64) % 10).backward()
+        found += [p.grad for p in model.parameters()]
+    return found
+
+
+def test_without_threads_the_result_is_the_same_after_one_warning(threads, monkeypatch, request):
+    monkeypatch.setattr("minispike.kernels.unfolded.CHUNK_BYTES", 2**16)  # with or without compiled loops
+    threads(3)
+    expected = some_gradients()
+    request.getfixturevalue("no_threads")
+    with pytest.warns(RuntimeWarning, match="without threads: can't start new thread") as warned:
+        found = some_gradients()
+    assert len(warned) == 1 and not parallel.threads_start()
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_if_only_some_threads_can_be_started_none_is_left_waiting(threads, monkeypatch):
+    start, started = Thread.start, []
+
+    def only_one(self):
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        start(self)
+
+    parallel._pool.cache_clear()
+    monkeypatch.setattr(Thread, "start", only_one)
+    threads(4)
+    counts = np.zeros(1000, int)
+    with pytest.warns(RuntimeWarning, match="without threads"):
+        parallel.spans(lambda a, b: np.add(counts[a:b], 1, counts[a:b]), 1000)
+    assert (counts == 1).all() and len(started) == 1
+    started[0].join(5)
+    assert not started[0].is_alive()
+    parallel._pool.cache_clear()

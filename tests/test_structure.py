@@ -179,11 +179,16 @@ def test_the_readme_has_exactly_two_set_up_commands():
 
 
 def test_the_readmes_examples_run_and_print_what_they_say(capsys):
-    first, second = re.findall(r"```python\n(.*?)```", README, re.S)
+    first, _ = re.findall(r"```python\n(.*?)```", README, re.S)
     printed = re.search(r"```text\n(.*?)```", README, re.S).group(1)
     assert README[: README.index(printed)].count("\n") < 30
     exec(compile(first, "README.md", "exec"), {})
     assert capsys.readouterr().out == printed
+
+
+@pytest.mark.slow
+def test_the_readmes_example_of_a_training_runs():
+    _, second = re.findall(r"```python\n(.*?)```", README, re.S)
     space: dict = {}
     exec(compile(second.replace("epochs=2", "epochs=1"), "README.md", "exec"), space)
     assert len(space["history"]) == 1 and "test_accuracy" in space["history"][0]

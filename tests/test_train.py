@@ -233,7 +233,7 @@ def test_a_run_repeats_bit_for_bit():
 
 def test_it_overfits_eight_samples():
     rng = np.random.default_rng(0)
-    model = create_model("spikformer_1_64_digits")
+    model = create_model("spikformer_1_64_digits", T=2, embed_dim=32)
     x, labels = rng.standard_normal((8, 8, 8, 1)).astype("float32"), rng.integers(0, 10, 8)
     optimizer = AdamW(model.parameters(), 1e-2, weight_decay=0)
     history = fit(model, optimizer, Batches(x, labels, 8), epochs=60, progress=False)

@@ -25,7 +25,7 @@ from threading import get_ident
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import DataFileError
+from ..errors import DataFileError, named_if_no_room
 from ..listing import files
 from .aedat import read_aedat2, read_aedat3
 from .frames import check_framing, events_to_frames
@@ -141,11 +141,18 @@ def _frames_file(folder: Path, sample: Sample) -> Path:
 
 
 def _load(file: Path) -> np.ndarray | None:
-    """Return the array in a file of frames; None if the file is gone, cut short or not an array."""
+    """Return the array in a file of frames; None if the file is gone, damaged or not an array of counts."""
     try:
-        return np.load(file, allow_pickle=False)
-    except (FileNotFoundError, EOFError, ValueError):
+        frames = np.load(
+            file, mmap_mode="r", allow_pickle=False
+        )  # mapped, or a false shape would ask for memory
+    except FileNotFoundError:
         return None
+    except OSError:
+        raise
+    except Exception:  # NumPy's parser raises errors of many kinds
+        return None
+    return np.asarray(frames) if isinstance(frames, np.ndarray) and frames.dtype.kind == "u" else None
 
 
 def _part(events: np.ndarray, sample: Sample) -> np.ndarray:
@@ -169,7 +176,7 @@ def _keep(file: Path, frames: np.ndarray) -> None:
     counts = frames.astype(np.min_scalar_type(int(frames.max())))
     unfinished = file.with_name(f"{file.name}.{os.getpid()}.{get_ident()}.part")
     try:
-        with unfinished.open("xb") as opened:
+        with named_if_no_room(file), unfinished.open("xb") as opened:
             np.save(opened, counts)
     except BaseException:
         unfinished.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from zlib import crc32
 import numpy as np
 from tqdm import tqdm
 
+from ..errors import named_if_no_room, unique_names
 from ..images.mnist import read_fashion_mnist
 from .aedat import read_aedat2, read_aedat3, write_aedat2, write_aedat3
 from .dvs import Frames, Sample, aedat_files, files_by_class
@@ -155,12 +156,22 @@ def read_settings(root: str | Path) -> dict:
     if not file.exists():
         raise FileNotFoundError(f"no {file}: make_fashion_dvs({str(root)!r}) makes a set there")
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=unique_names)
     except ValueError as error:
         raise ValueError(f"{file} is not JSON ({error}): delete {root} and make the set again") from error
-    lacking = {*PARTS, "seed", "aedat", "images", *CAMERA} - set(settings)
+    lacking = {*PARTS, "seed", "aedat", "images", *CAMERA} - {
+        *(settings if isinstance(settings, dict) else ())
+    }
     if lacking:
         raise ValueError(f"{file} does not say {', '.join(sorted(lacking))}: delete {root} and make it again")
+    whole = all(type(settings[name]) is int and settings[name] >= 10 for name in PARTS)
+    sides = settings["size"] if isinstance(settings["size"], list) else []
+    sensor = len(sides) == 2 and all(type(n) is int and 1 <= n <= 1024 for n in sides)
+    if not (whole and sensor and settings["aedat"] in [*FORMATS]):
+        wrong = f"train {settings['train']}, test {settings['test']}, aedat {settings['aedat']}, size {sides}"
+        raise ValueError(
+            f"{file} has settings that cannot be: {wrong[:200]}; delete {root} and make it again"
+        )
     return settings
 
 
@@ -195,7 +206,8 @@ def _write_whole(file: Path, write: Callable[[Path], object]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(f".part{os.getpid()}")
     try:
-        write(unfinished)
+        with named_if_no_room(file):
+            write(unfinished)
         os.link(unfinished, file)
     except FileExistsError:
         pass

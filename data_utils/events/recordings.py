@@ -142,7 +142,7 @@ def _npy_fields(path: Path) -> dict[str, np.ndarray]:
 def _npz_fields(path: Path) -> dict[str, np.ndarray]:
     def choose(names: list[str]) -> list[str]:
         wanted = [*"xytp"] if {*"xytp"} <= {*names} else names
-        if len(wanted) not in (1, 4):
+        if wanted != [*"xytp"] and len(wanted) != 1:
             found = f"arrays {', '.join(names)[:80]}"
             raise DataFileError(path, None, found, "arrays t, x, y and p, or one structured array")
         return wanted

@@ -38,6 +38,9 @@ SUFFIXES = {".jpeg", ".jpg", ".png"}
 # The most pixels that an image may have. ImageNet's largest has 61 million. A file that claims more than this
 # may be a decompression bomb.
 MOST_PIXELS = 2**26
+# The most that one byte of a file can hold: 8 pixels of 1 bit each in a byte, and deflate's best ratio, 1032.
+# JPEG holds less. A small file that claims more is damaged, and would take much memory and time.
+PIXELS_PER_BYTE = 8 * 1032
 ORIENTATION = 0x0112  # the number of this field in EXIF
 # The usual numbers for ImageNet's channels red, green and blue.
 MEAN = (0.485, 0.456, 0.406)
@@ -158,15 +161,16 @@ def read_image(path: Path):
     - Levels of 16 bits, grey or colour, are divided by 256 and cut off to whole numbers.
     - Of several frames, the first is taken.
 
-    Raises DataFileError for an image with too many pixels, and for a file that is no JPEG or PNG image or
-    cannot be decoded. The content decides, not the file's name.
+    Raises DataFileError for an image with too many pixels, at all or for the bytes of its file, and for a
+    file that is no JPEG or PNG image or cannot be decoded. The content decides, not the file's name.
     """
     image_module, path = pillow(), Path(path).expanduser()
     try:
         with image_module.open(path, formats=("JPEG", "PNG")) as image:
             pixels = image.width * image.height
-            if pixels > MOST_PIXELS:
-                raise DataFileError(path, None, f"an image of {pixels:,} pixels", f"at most {MOST_PIXELS:,}")
+            most = min(MOST_PIXELS, PIXELS_PER_BYTE * path.stat().st_size)
+            if pixels > most:
+                raise DataFileError(path, None, f"an image of {pixels:,} pixels", f"at most {most:,}")
             turn = _turn(image)
             rgb = _rgb(image)
             return rgb if turn is None else rgb.transpose(turn)

@@ -20,7 +20,7 @@ from ..images.folders import pillow, scaled
 from ..images.pipeline import Pipeline, image_loaders
 from ..loader import Loader, Until
 from ..npz import read_npz
-from .description import Description, several, split
+from .description import Description, can_standardise, several, split
 from .pictures import chosen_side
 
 LEAST = 4  # pixels of a side; below this the axes are probably in another order
@@ -76,6 +76,10 @@ class Arrays(Description):
         mean, deviation = _mean_and_deviation(_squares(x[_places(train)], size))
         return cls(classes, *parts, size, x.shape[-1], [], mean, deviation, bool(x.dtype == np.uint8))
 
+    def impossible(self) -> list[str]:
+        fine = can_standardise(self.mean, self.deviation, self.channels)
+        return super().impossible() + ([] if fine else ["mean or deviation"])
+
     def checksums(self, root: Path) -> dict[str, int]:
         return _checksums(*_read(root, labelled=bool(self.classes)))
 
@@ -87,6 +91,10 @@ class Arrays(Description):
         self, root: str | Path, *, batch_size: int, seed: int = 0, mixup_until: int = 0, **changes
     ) -> tuple[Loader | Until, Loader]:
         x, names = _read(Path(root), labelled=bool(self.classes))
+        strange = sorted({*(names or ())} ^ {*self.classes}) if self.classes else []
+        if strange:
+            found = f"other classes than the run began with ({several(strange)})"
+            raise DataFileError(root, None, found, f"classes {several(self.classes)}")
         label = {name: i for i, name in enumerate(self.classes)}
         labels = np.array([label[name] for name in names] if self.classes else [0] * len(x))
         squares = _squares(x, self.size)

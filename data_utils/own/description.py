@@ -24,6 +24,7 @@ import numpy as np
 from ..errors import DataFileError
 from ..loader import Loader, Until
 
+MOST_SIDE = 8192  # pixels of the squares that models get
 SEVERAL = 10  # how many samples an error names
 
 
@@ -79,6 +80,12 @@ class Description(ABC):
             started = f"other {self.one}s than the run began with; {told}"
             raise DataFileError(root, None, started, f"the same {self.one}s")
 
+    def impossible(self) -> list[str]:
+        """Return the names of the fields whose values cannot be, as in a damaged file."""
+        distinct, side = len({*self.classes}) == len(self.classes), 1 <= self.size <= MOST_SIDE
+        good = {"classes": distinct, "size": side, "channels": 1 <= self.channels}
+        return [name for name, fine in good.items() if not fine]
+
     @abstractmethod
     def checksums(self, root: Path) -> dict[str, int]:
         """Return {name: checksum} of all samples that there are now."""
@@ -108,6 +115,12 @@ class Description(ABC):
     @abstractmethod
     def words(self) -> str:
         """Return in a few words what the samples become."""
+
+
+def can_standardise(mean: list[float], deviation: list[float], channels: int) -> bool:
+    """Return whether these are a mean and a deviation for so many channels."""
+    numbers = np.isfinite(mean).all() and np.isfinite(deviation).all() and min(deviation, default=0) > 0
+    return bool(numbers and len(mean) == len(deviation) == channels)
 
 
 # ---------------------------------------------------------------- class folders, and the split

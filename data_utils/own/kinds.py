@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 from ..errors import DataFileError, kind_of
@@ -42,6 +43,26 @@ def kind_at(path: str | Path) -> type[Description]:
 
 
 def description(found: dict) -> Description:
-    """Return the description with these fields, as `Description.as_dict` gives them."""
-    fields = dict(found)
-    return KINDS[fields.pop("kind")](**fields)
+    """Return the description with these fields, as `Description.as_dict` gives them.
+
+    ValueError, which names the fields, if they cannot be those of a description.
+    """
+    given = dict(found) if isinstance(found, dict) else {}
+    kind = KINDS.get(str(given.pop("kind", None)))
+    if kind is None:
+        raise ValueError(f"a description of data has the kind {', '.join(KINDS)}")
+    types = {entry.name: entry.type for entry in fields(kind)}
+    wrong = sorted(types.keys() ^ given.keys())
+    wrong = wrong or [name for name, value in given.items() if not _is(value, types[name])]
+    wrong = wrong or kind(**given).impossible()
+    if wrong:
+        raise ValueError(f"the description of {kind.kind} has no good {', '.join(wrong)}"[:200])
+    return kind(**given)
+
+
+def _is(value, type_: str) -> bool:
+    """Return whether a value that JSON gave has a type, such as "dict[str, int]"."""
+    outer, _, inner = type_.removesuffix("]").partition("[")
+    *_, each = inner.split(", ")
+    values = value.values() if isinstance(value, dict) else value if inner else ()
+    return type(value).__name__ == outer and all(type(one).__name__ == each for one in values)

@@ -23,7 +23,7 @@ from ..images.folders import SUFFIXES, ImageFolder, centre_crop, read_image
 from ..images.pipeline import Pipeline, image_loaders
 from ..listing import files, folders
 from ..loader import Loader, Until
-from .description import Description, checksums, name_of, several, split
+from .description import Description, can_standardise, checksums, name_of, several, split
 
 TEST_FOLDERS = ("val", "test")
 SIDES = (8, 64)  # the smallest and the largest side that is chosen for pictures
@@ -75,17 +75,18 @@ class Pictures(Description):
         mean, deviation = _mean_and_deviation(bare, bare.part(root, "train"))
         return replace(bare, mean=mean.tolist(), deviation=deviation.tolist())
 
-    def label(self, file: str) -> int:
-        """Return a file's class: the folder that holds it, below train and val if there are such.
+    def impossible(self) -> list[str]:
+        good = {
+            "mean or deviation": can_standardise(self.mean, self.deviation, self.channels),
+            "channels": self.channels in (1, 3),
+            "train": not self.classes or {*map(_class_of, self.train)} <= {*self.classes},
+            "test": not self.classes or {*map(_class_of, self.test)} <= {*self.classes},
+        }
+        return super().impossible() + [name for name, fine in good.items() if not fine]
 
-        0 in a set without classes.
-        """
-        if not self.classes:
-            return 0
-        parts = file.split("/")
-        return self.classes.index(
-            parts[1] if parts[0] in ("train", *TEST_FOLDERS) and len(parts) > 2 else parts[0]
-        )
+    def label(self, file: str) -> int:
+        """Return a file's class, a place in `classes`; 0 in a set without classes."""
+        return self.classes.index(_class_of(file)) if self.classes else 0
 
     def part(self, root: str | Path, part: str) -> ImageFolder:
         """Return the pictures of a part, "train" or "test", with their labels."""
@@ -143,6 +144,12 @@ def _open_all(root: Path, progress: bool) -> tuple[dict[str, int], bool, list[st
         pixels = np.asarray(image)
         grey = grey and bool((pixels == pixels[..., :1]).all())
     return sides, grey, unreadable
+
+
+def _class_of(file: str) -> str:
+    """Return the name of a file's class: the folder that holds it, below train and val if there are such."""
+    parts = file.split("/")
+    return parts[1] if parts[0] in ("train", *TEST_FOLDERS) and len(parts) > 2 else parts[0]
 
 
 # ---------------------------------------------------------------- which files, and how they are split

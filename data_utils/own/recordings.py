@@ -17,12 +17,12 @@ from tqdm import tqdm
 from ..errors import DataFileError
 from ..events.dvs import Frames, Sample
 from ..events.folders import find_recordings
-from ..events.frames import check_framing, check_size, check_unit, events_to_frames, time_first
+from ..events.frames import UNITS, check_framing, check_size, check_unit, events_to_frames, time_first
 from ..events.recordings import SUFFIXES, Size, read_events
 from ..events.sets import event_loaders
 from ..listing import files
 from ..loader import Loader, Until
-from .description import Description, checksums, name_of, several
+from .description import MOST_SIDE, Description, checksums, name_of, several
 
 LARGEST = 40  # cells of a side, at most, where no size is asked for: they keep a small model fast
 
@@ -84,6 +84,19 @@ class Recordings(Description):
         size = size or chosen_size(sensor, multiple)
         check_framing(T, split_by, (size, size))
         return cls([*classes], train, test, size, 2, unreadable, labels, [*sensor], unit, T, split_by)
+
+    def impossible(self) -> list[str]:
+        places = range(len(self.classes))
+        good = {
+            "labels": self.labels.keys() == self.train.keys() | self.test.keys()
+            and all(label in places for label in self.labels.values()),
+            "sensor": len(self.sensor) == 2 and all(1 <= n <= MOST_SIDE for n in self.sensor),
+            "unit": self.unit in ("", *UNITS),
+            "T": 1 <= self.T <= MOST_SIDE,
+            "split_by": self.split_by in ("number", "time"),
+            "channels": self.channels == 2,
+        }
+        return super().impossible() + [name for name, fine in good.items() if not fine]
 
     @property
     def cell(self) -> int:

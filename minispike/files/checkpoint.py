@@ -11,6 +11,7 @@ A run's checkpoint is such a file with more in it: the optimizer's arrays as "op
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from contextlib import suppress
@@ -104,7 +105,8 @@ def load_all(path: str | Path) -> Saved:
     if metadata.get("crc32") != checksum(arrays, config + training):
         raise FileFormatError(f"{path}: the checksum differs: some numbers are not those that were saved")
     try:
-        config, training = json.loads(config, object_hook=_decode), json.loads(training)
+        config = json.loads(config, object_pairs_hook=lambda pairs: _decode(unique_names(pairs)))
+        training = json.loads(training, object_pairs_hook=unique_names)
         model = _blank(config, arrays)
         names = [name for name in arrays if name.startswith(OPTIMIZER)]
         optimizer = {name.removeprefix(OPTIMIZER): arrays.pop(name) for name in names}
@@ -191,6 +193,12 @@ def trained_weights(name: str, overrides: dict) -> dict[str, Array]:
 
 # ---------------------------------------------------------------- files
 
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, a user's share of it, a limit on files
+
+
+class DiskFull(OSError):
+    """There is no room for a file. The message names it, and says what is kept."""
+
 
 def write_durably(path: str | Path, content: bytes, previous: Path | None = None) -> None:
     """Write a file under another name, and rename it to `path` only when all of it is on the disk.
@@ -198,13 +206,22 @@ def write_durably(path: str | Path, content: bytes, previous: Path | None = None
     So even after a kill or a loss of power `path` is either the old file or the new one. With `previous`
     there is an instant in which `path` is missing; then `previous` is the old file. An incomplete file is
     always called <name>.part.
+    Raises DiskFull if there is no room; then the incomplete file is removed and an older one stays.
     """
     path = Path(path)
     unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())  # the bytes before the name
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # the bytes before the name
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        with suppress(OSError):
+            unfinished.unlink()
+        older = ", the older file of this name is kept" if path.exists() else ""
+        raise DiskFull(f"no room for {len(content):,} bytes in {path} ({error.strerror}){older}") from error
     if previous and path.exists():
         os.replace(path, previous)
     os.replace(unfinished, path)
@@ -232,7 +249,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Array | Inert], dict[s
             if length > size - 8:
                 raise FileFormatError(f"its header of {length:,} bytes is cut short")
             file.seek(8)
-            header = json.loads(file.read(length).decode(), object_pairs_hook=_without_twins)
+            header = json.loads(file.read(length).decode(), object_pairs_hook=unique_names)
             metadata = header.pop("__metadata__", None) or {}
             if not all(isinstance(text, str) for text in metadata.values()):
                 raise FileFormatError("its metadata is not text")
@@ -252,12 +269,16 @@ def header_length(start: bytes) -> int:
     return length if start[8:9] == b"{" and length <= HEADER else 0
 
 
-def _without_twins(pairs: list) -> dict:
+def unique_names(pairs: list) -> dict:
+    """Return a JSON object as a dict. json calls this with its names and values.
+
+    FileFormatError for two entries of one name, of which the last would win.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set = set()
         twin = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise FileFormatError(f"its header has two entries of one name, {twin}")
+        raise FileFormatError(f"two entries of one name, {twin}")
     return found
 
 

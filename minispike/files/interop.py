@@ -213,7 +213,8 @@ def read_weights(path: str | Path) -> Any:
 def _read_npz(archive: zipfile.ZipFile, size: int) -> dict[str, Array | Inert]:
     """Return the arrays that numpy.savez wrote, as views of the archive's bytes; pickled ones stay inert."""
     entries = [entry for entry in archive.infolist() if entry.filename.endswith(".npy")]
-    refuse_twins(entries)
+    refuse_twins(archive.namelist())
+    refuse_twins([name.removesuffix(".npy") for name in archive.namelist()])
     if claimed(entries) > size:
         raise FileFormatError("unpacked it is larger: use savez, which does not compress")
     arrays = {}
@@ -225,6 +226,8 @@ def _read_npz(archive: zipfile.ZipFile, size: int) -> dict[str, Array | Inert]:
         header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
         shape, columns_first, dtype = header(stream)
         name, order = entry.filename.removesuffix(".npy"), "F" if columns_first else "C"
+        if dtype.subdtype:  # an array in each place, which numpy.savez writes as more axes
+            raise FileFormatError(f"{entry.filename} has the dtype {dtype}")
         if dtype.hasobject:
             arrays[name] = Inert("a pickled array of objects")
         else:  # the buffer bounds the shape: np.load would allocate first, and then find too few bytes

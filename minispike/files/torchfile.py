@@ -233,7 +233,7 @@ class _Archive(_File):
     def __init__(self, archive: zipfile.ZipFile, size: int):
         super().__init__(size)
         self.archive, entries = archive, archive.infolist()
-        refuse_twins(entries)
+        refuse_twins(archive.namelist())
         programs = [entry for entry in entries if entry.filename.split("/")[-1] == "data.pkl"]
         if len(programs) != 1:
             raise FileFormatError(_what_archive(archive.namelist(), len(programs)))
@@ -301,9 +301,9 @@ def claimed(entries: list[zipfile.ZipInfo]) -> int:
     return sum(max(entry.file_size, entry.compress_size) for entry in entries)
 
 
-def refuse_twins(entries: list[zipfile.ZipInfo]) -> None:
+def refuse_twins(names: list[str]) -> None:
     """Raise FileFormatError for a zip archive with two entries of one name, of which the last would win."""
-    name, count = Counter(entry.filename for entry in entries).most_common(1)[0] if entries else ("", 0)
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
     if count > 1:
         raise FileFormatError(f"a zip archive with {count} entries of one name, {name}")
 
@@ -336,6 +336,9 @@ SIGNS = [  # what stands at which byte; what the file is, and what to do
     (257, b"ustar", "a tar archive: unpack it, with tar -xf, and take the checkpoint in it"),
     (0, b"PK\x05\x06", "an empty zip archive"),
     (0, b"\x93NUMPY", "a single NumPy array without a name: write all of them with numpy.savez"),
+    (0, b"\x89PNG", "a picture, of the kind PNG"),
+    (0, b"\xff\xd8\xff", "a picture, of the kind JPEG"),
+    (0, b"#!AER-DAT", "a recording of events, of the kind AEDAT"),
     (0, b"\x89HDF", "an HDF5 file, as Keras writes it"),
     (0, b"PK\x03\x04", "a zip archive, as torch.save and numpy.savez write it"),
     *(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..backend import HOST, Array, get_device
 from ..ops.transform import Fourier, Wavelet, cosines
-from ..parallel import get_threads
+from ..parallel import get_threads, threads_start
 
 
 class HalfFourier(Fourier):
@@ -29,7 +29,7 @@ class HalfFourier(Fourier):
         (at D = 64 they are: benchmarks/README.md).
         """
         device, D = get_device(x), x.shape[-1]
-        workers = {"workers": get_threads()} if device is HOST else {}
+        workers = {"workers": get_threads() if threads_start() else 1} if device is HOST else {}
         half, y = D // 2 + 1, self.xp.empty(x.shape, x.dtype)
         y[..., :half] = device.fft.rfftn(x, axes=(x.ndim - 2, x.ndim - 1), norm="ortho", **workers).real
         mirror = y[..., (D - 1) // 2 : 0 : -1]

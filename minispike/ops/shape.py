@@ -60,6 +60,10 @@ class Take(Function):
 
     def forward(self, x, rows):
         self.shape, self.rows = x.shape, rows
+        if self.xp.bincount(rows % x.shape[1], minlength=1).max() > 1:
+            raise ValueError(
+                f"{where()}take needs {len(rows)} different rows of {x.shape[1]}, one came twice"
+            )
         return x[:, rows]
 
     def backward(self, gy):
@@ -73,6 +77,8 @@ class Put(Function):
 
     def forward(self, x, rows, n):
         self.rows = rows
+        if self.xp.bincount(rows % n, minlength=1).max() > 1:
+            raise ValueError(f"{where()}put needs {len(rows)} different places of {n}, one came twice")
         y = self.xp.zeros((x.shape[0], n, *x.shape[2:]), x.dtype)
         y[:, rows] = x
         return y
@@ -85,12 +91,11 @@ class Stack(Function):
     """y = inputs side by side along a new axis        gxᵢ = gy[i] along it"""
 
     def forward(self, *xs, axis):
-        self.n, self.axis = len(xs), axis
+        self.axis = axis
         return self.xp.stack(xs, axis)
 
     def backward(self, gy):
-        gy = self.xp.moveaxis(gy, self.axis, 0)
-        return tuple(gy[i] for i in range(self.n))
+        return tuple(self.xp.moveaxis(gy, self.axis, 0))
 
 
 def reshape(x, shape: tuple[int, ...]) -> Tensor:
@@ -120,12 +125,18 @@ def getitem(x, index) -> Tensor:
 
 
 def take(x, rows) -> Tensor:
-    """Return some rows of x [T, n, ...]: rows [m], different integers, the same at every t -> [T, m, ...]."""
+    """Return some rows of x [T, n, ...]: rows [m], different integers, the same at every t -> [T, m, ...].
+
+    Raises ValueError if a row is named twice: its gradient would be that of one of the two alone.
+    """
     return Take.apply(x, rows=rows)
 
 
 def put(x, rows, n: int) -> Tensor:
-    """Lay rows x [T, m, ...] into zeros [T, n, ...] at the places that `take` would take them from."""
+    """Lay rows x [T, m, ...] into zeros [T, n, ...] at the places that `take` would take them from.
+
+    Raises ValueError if a place is named twice: the last row would win, and both would get its gradient.
+    """
     return Put.apply(x, rows=rows, n=n)
 
 
@@ -143,8 +154,7 @@ class Sum(Function):
     def forward(self, x, axis, keepdims):
         self.shape = x.shape
         self.kept = tuple(1 if i in axis else n for i, n in enumerate(x.shape))
-        y = x.sum(axis)
-        return y.reshape(self.kept) if keepdims else y
+        return x.sum(axis, keepdims=keepdims)
 
     def backward(self, gy):
         return self.xp.broadcast_to(gy.reshape(self.kept), self.shape)
@@ -157,8 +167,7 @@ def sum(x, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) ->
 
 def mean(x, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
     """Return the mean over one axis, several, or (None) all of them."""
-    n = prod(x.shape[i] for i in _axes(x, axis))
-    return sum(x, axis, keepdims) * (1 / n)
+    return sum(x, axis, keepdims) * (1 / prod(x.shape[i] for i in _axes(x, axis)))
 
 
 def _axes(x, axis) -> tuple[int, ...]:

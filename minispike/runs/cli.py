@@ -20,7 +20,7 @@ from data_utils.own.description import Description
 from data_utils.own.pictures import Pictures
 
 from ..backend import make_rng
-from ..files.checkpoint import Saved, save
+from ..files.checkpoint import DiskFull, Saved, save
 from ..files.interop import load_official
 from ..files.torchfile import FileFormatError
 from ..kernels.compiled import why_not
@@ -32,7 +32,7 @@ from ..parallel import keep_freed_memory, set_threads
 from ..train import evaluate
 from . import compare, show
 from . import own as own_data
-from .folder import Run, saved_at
+from .folder import Run, saved_at, write_figure
 from .recipes import CHOICES, CLASSIFY, KINDS, MASKED, PRETRAINING, RECIPES, Recipe, resolve
 from .session import SAMPLE, Stop, build, check_fit, check_step_fits, set_products, train, warnings_about
 
@@ -133,6 +133,10 @@ def run_training(args) -> None:
         again = f"python -m minispike {args.command} --resume {here}"
         print(f"\nstopped at {stop}, and saved; to go on: {again}", file=sys.stderr)
         raise
+    except DiskFull as error:
+        kept = f"the checkpoint of {run.kept} is kept" if run.kept else "no checkpoint was written yet"
+        advice = f"make room, then go on: python -m minispike {args.command} --resume {here}"
+        raise DiskFull(f"{error}; {kept}; {advice}") from error
     except FloatingPointError as error:
         kept = "the last good checkpoint is kept" if run.checkpoint.exists() else "no checkpoint was due yet"
         advice = f"{kept}; the same steps would diverge again: begin another run, with a lower --lr"
@@ -221,9 +225,6 @@ def add_evaluation(commands) -> None:
 
 
 def run_evaluate(args) -> None:
-    if Path(args.folder).is_file():
-        instead = f"info {quote(args.folder)} counts what it does, evaluate RUN --checkpoint FILE tests it"
-        raise ValueError(f"{args.folder} is a file, and evaluate takes a run's folder: {instead}")
     run = Run.open(args.folder)
     saved = run.read(args.checkpoint) if args.checkpoint else run.newest()
     if saved is None:
@@ -385,7 +386,7 @@ def run_compare(args) -> None:
         f"firing rate: mean of all neuron layers; energy: per image, of {SAMPLE} test images, as papers count"
     )
     if args.figure:
-        compare.draw(runs).savefig(args.figure)
+        write_figure(compare.draw(runs), args.figure)
 
 
 # ---------------------------------------------------------------- tools for models
@@ -489,7 +490,7 @@ def run_profile(args) -> None:
     if args.figure:
         fig, axes = viz.figure(1, 2, size=(11, 1.5 + len(rows) / 14), sharey=True)
         viz.profile_bars(axes, rows)
-        fig.savefig(args.figure)
+        write_figure(fig, args.figure)
 
 
 def find_model(name: str) -> SpikingTransformer:
@@ -516,4 +517,4 @@ def draw(found: Count, path: str) -> None:
     viz.layer_bars(
         axes, [r.label for r in rows], [r.part for r in rows], [r.active_share for r in rows], joules
     )
-    fig.savefig(path)
+    write_figure(fig, path)

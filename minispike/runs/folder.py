@@ -23,8 +23,8 @@ from io import BytesIO, StringIO
 from pathlib import Path
 
 from ..backend import get_xp
-from ..files.checkpoint import Saved, load_all, save, write_durably
-from ..files.torchfile import FileFormatError
+from ..files.checkpoint import Saved, header_length, load_all, save, write_durably
+from ..files.torchfile import SIGNATURE, FileFormatError, what_it_is
 from ..measure import viz
 from ..nn import Module
 from ..optim import AdamW
@@ -48,6 +48,7 @@ class Run:
         self.metrics, self.rates = self.folder / "metrics.csv", self.folder / "rates.csv"
         self.damaged = False  # whether the newest checkpoint is damaged; then it is not kept as previous
         self.seen = self.stamp()  # the checkpoint that this process knows of
+        self.kept = ""  # the moment of the newest checkpoint that is whole, as far as this process knows
         self.data: dict = {}  # what its checkpoints say of the data: class names, how images are prepared
 
     def absent(self) -> Run:
@@ -78,10 +79,13 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """Return a folder's run. FileNotFoundError without one, FileFormatError for a foreign config."""
+        """Return a folder's run. FileFormatError for a foreign config.
+
+        FileNotFoundError, which says what is there instead, without a run.
+        """
         path = Path(folder) / "config.json"
         if not path.is_file():
-            raise FileNotFoundError(f"no run in {folder}: there is no {path}")
+            raise FileNotFoundError(_what_is_no_run(Path(folder)))
         try:
             return cls(folder, Recipe.from_json(path.read_text("utf-8")))
         except ValueError as error:
@@ -116,15 +120,14 @@ class Run:
         """Write a checkpoint and keep the one before it. FloatingPointError for a model with NaN or Inf."""
         for path, array in model.state_dict().items():
             if not bool(get_xp(array).isfinite(array).all()):
-                where = f"epoch {progress.epoch + 1}, step {progress.step}"
-                where = where if progress.step else f"the end of epoch {progress.epoch}"
+                where = moment(progress)
                 raise FloatingPointError(f"training stopped at {where}: NaN or Inf first in {path}")
         states = {name: rng.bit_generator.state for name, rng in generators.items()}
         training = {"recipe": asdict(self.recipe), "progress": asdict(progress), "generators": states}
         training["data"] = self.data
         previous = None if self.damaged else self.previous
         save(model, self.checkpoint, optimizer=optimizer, training=training, previous=previous)
-        self.damaged, self.seen = False, self.stamp()
+        self.damaged, self.seen, self.kept = False, self.stamp(), moment(progress)
 
     def newest(self) -> Saved | None:
         """Return the newest checkpoint that can be read, with a warning if it is not the last one.
@@ -140,7 +143,7 @@ class Run:
             except FileFormatError as error:
                 errors.append(str(error))
                 continue
-            self.damaged = bool(errors)
+            self.damaged, self.kept = bool(errors), moment(Progress(**saved.training["progress"]))
             for error in errors:
                 print(f"warning: {error}; going back to {path.name}", file=sys.stderr)
             return saved
@@ -198,9 +201,36 @@ class Run:
             )
             pictures["rates.png"] = fig
         for name, fig in pictures.items():
-            image = BytesIO()
-            fig.savefig(image, format="png")
-            write_durably(self.folder / name, image.getvalue())
+            write_figure(fig, self.folder / name)
+
+
+def _what_is_no_run(folder: Path) -> str:
+    """Return in words what is at the place of a run's folder."""
+    if folder.is_file():
+        with folder.open("rb") as file:
+            start = file.read(SIGNATURE)
+        uses = f"info {folder} counts what it does, evaluate RUN --checkpoint {folder} tests it"
+        what = f"a model's file: {uses}" if header_length(start) else what_it_is(start)
+        return f"{folder} is no run, which is a folder that train makes, but {what}"
+    if not folder.is_dir():
+        return f"no run in {folder}: there is no such folder"
+    names = sorted(path.name for path in folder.iterdir())
+    there = ", ".join(names[:6]) + (", …" if len(names) > 6 else "") if names else "nothing"
+    return f"no run in {folder}: there is no {folder / 'config.json'}; the folder holds {there}"
+
+
+def moment(progress: Progress) -> str:
+    """Return what a training had done at a moment, as text."""
+    if progress.step:
+        return f"epoch {progress.epoch + 1}, step {progress.step}"
+    return f"the end of epoch {progress.epoch}"
+
+
+def write_figure(fig, path: str | Path) -> None:
+    """Write a figure, in the format that the file's suffix names: all of it, or nothing."""
+    image = BytesIO()
+    fig.savefig(image, format=Path(path).suffix[1:] or "png")
+    write_durably(path, image.getvalue())
 
 
 def saved_at(source: str | Path) -> Saved:

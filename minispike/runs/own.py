@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data_utils.datasets import NAMES
+from data_utils.errors import unique_names
 from data_utils.listing import files
 from data_utils.loader import Loader
 from data_utils.own.arrays import Arrays
@@ -112,15 +113,19 @@ def read_own(run: Run) -> Description | None:
     """
     if not is_own(run.recipe.data):
         return None
-    path, root = run.folder / FILE, root_of(run.recipe)
-    try:
-        own = description(json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError, KeyError) as error:
-        raise FileFormatError(f"{path}: not as it was written ({type(error).__name__}: {error})") from error
+    own, root = read_description(run.folder / FILE), root_of(run.recipe)
     if not root.exists():
         raise FileNotFoundError(f"there is no {root}, the run's data: --root says where it is now")
     own.check(root)
     return own
+
+
+def read_description(path: Path) -> Description:
+    """Return the description in a run's file. FileFormatError if it is damaged."""
+    try:
+        return description(json.loads(path.read_text("utf-8"), object_pairs_hook=unique_names))
+    except ValueError as error:
+        raise FileFormatError(f"{path}: not as it was written ({error})") from error
 
 
 def write_own(run: Run, own: Description) -> None:
@@ -218,7 +223,10 @@ def saved_of(source: str) -> tuple[Saved, Description]:
     data = saved.training.get("data")
     if not data or not data["classes"]:
         raise ValueError(f"{source} holds no class names: it was not trained on data of your own")
-    return saved, description(data)
+    try:
+        return saved, description(data)
+    except ValueError as error:
+        raise FileFormatError(f"{source}: {error}") from error
 
 
 def predict(source: str, paths: list[str]) -> list[dict]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
 
+from ..files.checkpoint import unique_names
 from ..kernels.events import products
 
 CLASSIFY, MASKED = "classify", "masked"
@@ -113,8 +114,8 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """Return what `to_json` wrote, as `from_dict` does. ValueError for what is not JSON."""
-        return cls.from_dict(json.loads(text))
+        """Return what `to_json` wrote, as `from_dict` does. ValueError for other texts."""
+        return cls.from_dict(json.loads(text, object_pairs_hook=unique_names))
 
     @classmethod
     def from_dict(cls, found: dict) -> Recipe:

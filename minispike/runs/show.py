@@ -8,6 +8,7 @@ import numpy as np
 
 from ..measure import inside
 from ..models import SpikingTransformer
+from .folder import write_figure
 
 DIMMED = np.array([[0.05, 0.45, 0.85], [0.85, 0.45, 0.05]])  # by an event of polarity 0 and 1: R, G, B
 
@@ -56,7 +57,7 @@ def show(sample: Sample, block: int, head: int | None, path: str) -> str:
     mixed = inside.mixing(found, head)
     title = f"{sample.name}: stem {model.config.stem}, mixer {model.config.mixer}, T = {len(found.tokens)}"
     fig = inside.draw(found, sample.picture, mixed, title, sample.classes, sample.label)
-    fig.savefig(path)
+    write_figure(fig, path)
     order = np.argsort(-found.probabilities, kind="stable")[:5]
     likely = "  ".join(f"{sample.classes[i]} {found.probabilities[i]:.1%}" for i in order)
     label = "" if sample.label is None else f"  (label {sample.classes[sample.label]})"

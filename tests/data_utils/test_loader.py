@@ -216,3 +216,30 @@ def test_an_error_in_the_making_comes_out_in_its_place(error):
             seen.append(labels)
     assert caught.value is error and len(seen) == place > 0 and not makers()
     assert "augment" in [entry.name for entry in caught.traceback]  # where it happened stays visible
+
+
+def test_without_threads_each_batch_is_made_when_it_is_asked_for(monkeypatch):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    def failing():
+        yield 1
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert list(Prefetch([1, 2, 3])) == [1, 2, 3]
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(Prefetch(failing()))
+
+
+def test_a_loader_starts_at_any_step_and_makes_nothing_before(rng):
+    asked = []
+
+    class Source(list):
+        def __getitem__(self, indices):
+            asked.extend(indices)
+            return np.asarray(indices)
+
+    loader = Loader(Source(range(10)), np.arange(10), 3)
+    rest = loader(5, 2)
+    assert len(rest) == 4 and len(list(rest)) == 2 and asked == rest.order[6:].tolist()

@@ -1,5 +1,6 @@
 """Our own files: a model comes back from its file alone, and a damaged file is refused."""
 
+import errno
 import json
 import os
 import stat
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minispike import create_model, no_grad
-from minispike.files.checkpoint import FORMAT, checksum, load, read_safetensors, save, write_durably
+from minispike.files.checkpoint import FORMAT, DiskFull, checksum, load, read_safetensors, save, write_durably
 from minispike.files.torchfile import FileFormatError
 from minispike.masked import masked_autoencoder
 from minispike.surrogate import ATan
@@ -184,3 +185,35 @@ def test_a_name_is_made_durable_after_the_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", note)
     write_durably(path, b"content")
     assert seen == [(False, False), (True, True)]  # the file before it has its name, the folder after
+
+
+# ---------------------------------------------------------------- a full disk
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_named_with_the_path_and_leaves_the_older_file(tmp_path, monkeypatch, number):
+    path = tmp_path / "model.safetensors"
+
+    def full(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DiskFull, match=f"^no room for 3 bytes in {path} .{os.strerror(number)}.$"):
+            write_durably(path, b"new")
+    assert os.listdir(tmp_path) == []
+    write_durably(path, b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFull, match="model.safetensors .*, the older file of this name is kept"):
+        write_durably(path, b"new")
+    assert os.listdir(tmp_path) == ["model.safetensors"] and path.read_text() == "old"
+
+
+def test_another_error_of_the_system_stays_what_it_is(tmp_path, monkeypatch):
+    def broken(descriptor):
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="input/output error") as caught:
+        write_durably(tmp_path / "x", b"new")
+    assert not isinstance(caught.value, DiskFull)

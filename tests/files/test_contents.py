@@ -7,6 +7,8 @@ import zipfile
 import numpy as np
 import pytest
 
+from data_utils.errors import DataFileError
+from data_utils.npz import read_npz
 from minispike.files.checkpoint import read_safetensors
 from minispike.files.interop import load_official, read_weights, to_official
 from minispike.files.picklemachine import Inert, run_pickle
@@ -99,6 +101,21 @@ def test_archives_with_two_entries_of_one_name_are_refused(tmp_path):
     zip_of(tmp_path / "x.npz", [("w.npy", npy(np.ones(2))), ("w.npy", npy(np.zeros(2)))])
     with pytest.raises(FileFormatError, match="x.npz: a zip archive with 2 entries of one name, w.npy"):
         read_weights(tmp_path / "x.npz")
+    zip_of(tmp_path / "x.npz", [("w.npy", npy(np.ones(2))), ("w", npy(np.zeros(2)))])  # np.load takes this w
+    with pytest.raises(FileFormatError, match="x.npz: a zip archive with 2 entries of one name, w$"):
+        read_weights(tmp_path / "x.npz")
+
+
+def test_an_array_in_each_place_of_an_array_is_no_dtype_that_numpy_writes(tmp_path):
+    """The buffer would get more axes than the header says."""
+    strange = npy(np.ones((2, 1), "f2")).replace(b"'<f2'", b"'1f2'")
+    zip_of(tmp_path / "x.npz", [("w.npy", strange)])
+    with pytest.raises(FileFormatError, match="x.npz: w.npy has the dtype"):
+        read_weights(tmp_path / "x.npz")
+    with pytest.raises(
+        DataFileError, match="x.npz: w has the dtype .*; expected a dtype that np.save writes"
+    ):
+        read_npz(tmp_path / "x.npz", lambda names: names)
 
 
 @pytest.mark.parametrize(

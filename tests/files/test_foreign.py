@@ -217,7 +217,7 @@ OTHERS = {  # a file's content, and what it is called and what to do
     "pickle": (pickle.dumps({"w": [1, 2]}), "a plain pickle, written by pickle.dump"),
     "pickle 2": (pickle.dumps({"w": [1, 2]}, 2), r"a plain pickle, .*torch.save\(pickle.load\(open\(file"),
     "empty zip": (b"PK\5\6" + bytes(18), "an empty zip archive"),
-    "picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "one of an unknown kind"),
+    "picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a picture, of the kind PNG"),
     "noise": (bytes(range(7, 256)), "one of an unknown kind"),
 }
 

@@ -76,10 +76,12 @@ def check_metrics(rows):
     assert len(rows) == len(frozen["rows"]) and abs(last - before) <= 0.03
 
 
+@pytest.mark.slow
 def test_a_training_gives_the_metrics_it_gave(tmp_path):
     check_metrics(record.train_again(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_resumed_and_ends_as_it_would_have(run):
     assert main(["train", "--resume", str(run)]) == 0
     check_metrics(record.rows_of(run / "metrics.csv"))

@@ -37,7 +37,7 @@ def test_spikes_are_found_by_path_and_in_order(model, rng):
 
 
 def test_firing_rates_hold_no_more_than_a_batch(rng):
-    model = create_model("spikformer_1_64_digits", T=8)
+    model = create_model("spikformer_1_64_digits", T=8, embed_dim=16)
     x = rng.standard_normal((64, 8, 8, 1)).astype("float32")
 
     def peak(work):

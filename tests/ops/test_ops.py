@@ -112,6 +112,11 @@ def test_taking_rows_and_putting_them_back(rng):
     assert not back[:, [1, 2, 5]].any()
     check_grads(lambda x: ops.take(x, rows), x)
     check_grads(lambda x: ops.put(x, rows, 6), x[:, :3])
+    for twice in (np.array([4, 0, 4]), np.array([4, 0, -2])):
+        with pytest.raises(ValueError, match="take needs 3 different rows of 6, one came twice"):
+            ops.take(x, twice)
+        with pytest.raises(ValueError, match="put needs 3 different places of 6, one came twice"):
+            ops.put(x[:, :3], twice, 6)
 
 
 @few

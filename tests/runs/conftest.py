@@ -32,6 +32,10 @@ def pictures(monkeypatch, request):
 @pytest.fixture
 def few(monkeypatch):
     """Make the command line, run in this process, see only 160 training digits and 40 test digits."""
+    see_few_digits(monkeypatch)
+
+
+def see_few_digits(monkeypatch):
     (images, labels), (test, test_labels) = load_digits()
     part = (images[:160], labels[:160]), (test[:40], test_labels[:40])
     monkeypatch.setattr(datasets, "load_digits", lambda: part)

@@ -1,8 +1,10 @@
 """The command line: train, pretrain, evaluate and import, and what they refuse."""
 
 import os
+import re
 import signal
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -337,9 +339,11 @@ def test_a_run_without_a_checkpoint_is_not_evaluated(tmp_path, capsys):
 
 
 def test_a_file_is_not_evaluated_as_a_run(tmp_path, capsys):
-    (tmp_path / "m.safetensors").write_text("")
+    save(create_model("spikformer_1_64_digits"), tmp_path / "m.safetensors")
     assert main(["evaluate", str(tmp_path / "m.safetensors")]) == 1
-    assert "is a file, and evaluate takes a run's folder: info" in capsys.readouterr().err
+    assert (
+        "is no run, which is a folder that train makes, but a model's file: info" in capsys.readouterr().err
+    )
 
 
 def test_options_are_not_abbreviated(tmp_path, capsys):
@@ -367,3 +371,41 @@ def test_a_step_that_does_not_fit_in_memory_is_told_before_it_runs(tmp_path, cap
 def test_a_name_that_is_like_none_says_where_the_names_are(capsys):
     assert main(["info", "nomodel"]) == 1
     assert "no model 'nomodel'; minispike.list_models() names all" in capsys.readouterr().err
+
+
+def thing(tmp_path, name):
+    """Make what people give by mistake, and return its path."""
+    path = tmp_path / name
+    if name == "pictures":
+        (path / "cat").mkdir(parents=True)
+    elif name == "x.tar":
+        with tarfile.open(path, "w") as archive:
+            archive.addfile(tarfile.TarInfo("x"))
+    elif name == "model.safetensors":
+        save(create_model("spikformer_1_64_digits"), path)
+    elif name != "missing":
+        path.write_bytes({"x.txt": b"hello", "x.png": b"\x89PNG\r\n", "nothing": b""}[name])
+    return str(path)
+
+
+MISTAKES = {  # for a command that takes a run, and for one that takes a model; None: it is right
+    "pictures": ("there is no .*config.json; the folder holds cat", "the folder holds cat"),
+    "x.tar": ("is no run, .* but a tar archive: unpack it", "a tar archive: unpack it"),
+    "x.txt": ("is no run, .* but a text that begins with 'hello'", "a text that begins with 'hello'"),
+    "x.png": ("is no run, .* but a picture, of the kind PNG", "a picture, of the kind PNG"),
+    "nothing": ("is no run, .* but an empty one", "an empty one: download or copy it again"),
+    "model.safetensors": ("but a model's file: info .* counts what it does", None),
+    "missing": ("no run in .*missing: there is no such folder", "no model '.*missing'|no file .*missing"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_each_command_says_what_it_was_given_instead(tmp_path, capsys, name):
+    given, (of_run, of_model) = thing(tmp_path, name), MISTAKES[name]
+    commands = {"evaluate": of_run, "compare": of_run, "train --resume": of_run, "info": of_model}
+    commands |= {"profile --batch 1": of_model, "predict": of_model or "holds no class names"}
+    for line, told in commands.items():
+        more = [given] if line == "predict" else []
+        assert main([*line.split(), given, *more]) == (1 if told else 0), line
+        error = capsys.readouterr().err
+        assert not told or (error.startswith("error: ") and re.search(told, error)), (line, error)

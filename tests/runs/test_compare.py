@@ -8,13 +8,19 @@ from minispike.runs.cli import main
 from minispike.runs.folder import Run
 
 from .common import COMMAND, small
+from .conftest import see_few_digits
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    for name, more in (("ssa", []), ("fourier", ["--model", "attention_free_fft1d_1_64_digits", "--T", "2"])):
-        assert main(["train", *COMMAND, "--epochs", "2", *more, "--out", str(folder / name)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        see_few_digits(patch)
+        for name, more in (
+            ("ssa", []),
+            ("fourier", ["--model", "attention_free_fft1d_1_64_digits", "--T", "2"]),
+        ):
+            assert main(["train", *COMMAND, "--epochs", "2", *more, "--out", str(folder / name)]) == 0
     return folder
 
 

@@ -1,6 +1,7 @@
 """Training on one's own data by the command line, and predictions from what it leaves."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -315,3 +316,15 @@ def test_a_tilde_is_the_home_folder_everywhere(trained, on_arrays, tmp_path, cap
     assert main(["predict", str(on_arrays / "run"), "~/set.npz"]) == 0
     assert main(["train", "--data", "~/set.npz", *SMALL, "--out", str(tmp_path / "run")]) == 0
     assert Run.open(tmp_path / "run").recipe.data == str((on_arrays / "set.npz").resolve())
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [("{", "Expecting property name"), ("[]", "has the kind"), ('{"kind": "pictures"}', "no good channels"),
+     ('{"kind": "arrays", "kind": "pictures"}', "two entries of one name")],
+)  # fmt: skip
+def test_a_damaged_description_is_refused_by_the_name_of_its_file(trained, tmp_path, text, told, capsys):
+    shutil.copytree(trained / "run", tmp_path / "run")
+    (tmp_path / "run" / "data.json").write_text(text)
+    assert main(["evaluate", str(tmp_path / "run")]) == 1
+    assert re.search(f"data.json: not as it was written .*{told}", capsys.readouterr().err)

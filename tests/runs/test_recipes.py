@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from data_utils import datasets
-from data_utils.datasets import NAMES, open_data
+from data_utils.datasets import NAMES
 from data_utils.events import sets as event_sets
-from data_utils.images.pipeline import Pipeline
-from data_utils.loader import Loader, Until
+from data_utils.loader import Until
 from lessons.common import start_scs
 from minispike.kernels.events import products
 from minispike.models import configuration
@@ -96,6 +95,9 @@ def test_json_that_is_no_recipe_is_refused(tmp_path):
         Recipe.from_json(json.dumps(known))
     with pytest.raises(ValueError, match="a recipe is a JSON object, got a list"):
         Recipe.from_json("[]")
+    twice = resolve("digits").to_json().replace('"epochs": 20', '"epochs": 20, "lr": 1.0')
+    with pytest.raises(ValueError, match="two entries of one name, lr"):
+        Recipe.from_json(twice)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config.json: Expecting property name"):
         Run.open(tmp_path)
@@ -219,32 +221,6 @@ def test_no_recipe_is_in_doubt(recipes):
 # ---------------------------------------------------------------- data sets by name
 
 
-def test_digits_by_name():
-    train, test, classes = open_data("digits", batch_size=32, shift=0.3)
-    images, labels = train(0)[1]
-    assert (
-        images.shape == (32, 8, 8, 1)
-        and images.dtype == "float32"
-        and labels.shape == (32,)
-        and classes == 10
-    )
-    assert len(train) == 45 and sum(len(labels) for _, labels in test) == 360
-    plain = open_data("digits", batch_size=32)[0](0)[1][0]
-    assert not np.array_equal(images, plain) and np.array_equal(images, train(0)[1][0])
-
-
-def test_mixup_ends_when_the_recipe_says():
-    train, _, _ = open_data("digits", batch_size=32, mixup=0.5, mixup_until=2)
-    assert isinstance(train, Until) and len(train) == 45
-    assert [train(epoch)[0][1].ndim for epoch in range(4)] == [2, 2, 1, 1]
-    mixed, plain = (open_data("digits", batch_size=32, mixup=mixup)[0] for mixup in (0.5, 0))
-    for epoch, loader in ((1, mixed), (2, plain)):
-        whole = list(loader(epoch))
-        for a, b in zip(train(epoch, 3), whole[3:], strict=True):  # from a step on, as well
-            assert np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1])
-    assert open_data("digits", batch_size=32, mixup=0.5)[0](99)[0][1].ndim == 2  # 0: to the end
-
-
 def test_cifar_by_name(monkeypatch, rng):
     """The order of the published code; the policy on bytes, and the test images only standardised."""
     images, labels = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8), np.arange(20) % 10
@@ -262,23 +238,6 @@ def test_cifar_by_name(monkeypatch, rng):
     assert np.array_equal(
         next(iter(train))[0], datasets.prepare_cifar(images[:8])
     )  # plain: in order, prepared
-
-
-def test_image_folders_by_name(tmp_path, rng):
-    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
-    for part in ("train", "val"):
-        for name in ("cat", "dog", "eel"):
-            (tmp_path / part / name).mkdir(parents=True)
-            for i in range(2):
-                pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
-                image.fromarray(pixels).save(tmp_path / part / name / f"{i}.png")
-    train, test, classes = open_data(
-        "tiny-imagenet", str(tmp_path), batch_size=4, size=32, flip=0.5, policy=0.5
-    )
-    assert train(0)[0][0].shape == next(iter(test))[0].shape == (4, 32, 32, 3) and classes == 3
-    assert next(iter(train))[0].shape == (4, 32, 32, 3)
-    with pytest.raises(FileNotFoundError, match="say where its folders train and val are"):
-        open_data("imagenet", batch_size=4)
 
 
 def test_event_sets_are_asked_with_the_recipes_numbers(monkeypatch, rng):
@@ -300,27 +259,6 @@ def test_event_sets_are_asked_with_the_recipes_numbers(monkeypatch, rng):
     expected |= dict(mixup_probability=0.5, augment=False, split_by="time")
     assert asked == expected and set(asked) <= set(signature(event_sets.open_events).parameters)
     check_fit(build(recipe, classes), test[0][0], recipe)
-
-
-def test_a_pipeline_does_nothing_that_it_is_not_told(rng):
-    images, labels = rng.standard_normal((6, 8, 8, 1)).astype("float32"), np.arange(6)
-    x, targets = Pipeline(10)(images, labels, rng)
-    assert np.array_equal(x, images) and targets is labels
-    with pytest.raises(ValueError, match="the policy's operations work on bytes"):
-        Pipeline(10, policy=0.5)
-
-
-def test_a_loader_starts_at_any_step_and_makes_nothing_before(rng):
-    asked = []
-
-    class Source(list):
-        def __getitem__(self, indices):
-            asked.extend(indices)
-            return np.asarray(indices)
-
-    loader = Loader(Source(range(10)), np.arange(10), 3)
-    rest = loader(5, 2)
-    assert len(rest) == 4 and len(list(rest)) == 2 and asked == rest.order[6:].tolist()
 
 
 def test_the_authors_other_numbers():
@@ -388,40 +326,6 @@ def test_a_split_is_said_where_there_is_more_than_one():
 @pytest.mark.parametrize("seconds, told", [(99, "99 s"), (100, "2 min"), (5900, "98 min"), (7200, "2.0 h")])
 def test_durations_are_said_as_people_do(seconds, told):
     assert format_duration(seconds) == told
-
-
-@pytest.mark.parametrize(
-    "name, told",
-    [
-        ("mnist", "load_mnist needs in"),
-        ("fashion-mnist", "load_fashion_mnist needs in"),
-        ("cifar10", "no CIFAR-10 in"),
-        ("cifar100", "no CIFAR-100 in"),
-    ],
-)
-def test_a_name_opens_its_own_set_in_the_root(tmp_path, name, told):
-    with pytest.raises(FileNotFoundError, match=f"^{told} {tmp_path}"):
-        open_data(name, str(tmp_path), batch_size=1)
-
-
-def test_cifars_classes_and_filling_are_its_own(monkeypatch):
-    pair = np.zeros((2, 32, 32, 3), np.uint8), np.arange(2)
-    for name, (_, classes) in list(datasets.CIFAR.items()):
-        monkeypatch.setitem(datasets.CIFAR, name, (lambda root: (pair, pair), classes))
-        train, _, found = open_data(name, batch_size=2)
-        assert found == SHAPES[name][-1] and train.augment.fill.tolist() == [125, 123, 114]  # 255 · the mean
-
-
-def test_image_folders_are_standardised_by_imagenets_numbers(tmp_path):
-    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
-    for part in ("train", "val"):
-        (tmp_path / part / "cat").mkdir(parents=True)
-        image.new("RGB", (40, 50), (255, 255, 255)).save(tmp_path / part / "cat" / "0.png")
-    train, test, _ = open_data("tiny-imagenet", str(tmp_path), batch_size=1, size=32)
-    white = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
-    for images, _ in (train(0)[0], next(iter(train)), next(iter(test))):
-        np.testing.assert_allclose(images, np.broadcast_to(white, (1, 32, 32, 3)), rtol=1e-5)
-    assert train.augment.fill.tolist() == [124, 116, 104]
 
 
 @pytest.mark.parametrize("n, epochs", [(2, 10), (48, 10), (1_000, 10), (2_000, 5), (60_000, 4)])

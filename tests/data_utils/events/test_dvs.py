@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -430,3 +431,29 @@ def test_two_rows_about_one_part_are_refused(tmp_path):
             read_labels(file)
     file.write_text("class,startTime_usec,endTime_usec\n1,5,9\n1,5,10\n")  # parts may overlap
     assert read_labels(file) == [(0, 5, 9), (0, 5, 10)]
+
+
+FALSE_HEADERS = {
+    "a larger shape": lambda whole: whole.replace(b"(4, ", b"(4444444, ", 1),
+    "a shape beyond any integer": lambda whole: whole.replace(b"(4, ", b"(" + b"9" * 25 + b", ", 1),
+    "floats": lambda whole: whole.replace(b"'|u1'", b"'|i1'"),
+    "a header that does not end": lambda whole: whole[:30] + bytes(len(whole) - 30),
+    "an archive": lambda whole: b"PK\x05\x06" + bytes(18),
+    "nothing": lambda whole: b"",
+}
+
+
+@pytest.mark.parametrize("change", FALSE_HEADERS)
+def test_kept_frames_that_are_damaged_are_made_again(cifar_folder, tmp_path, change):
+    """Their header cannot ask for more memory than the file has, and NumPy's own errors do not come out."""
+    shutil.copytree(cifar_folder, tmp_path / "data", ignore=shutil.ignore_patterns("frames"))
+    frames = cifar(tmp_path / "data", train=False)
+    good, whole = frames[0], frames.files[0].read_bytes()
+    broken = FALSE_HEADERS[change](whole)
+    assert broken != whole
+    frames.files[0].write_bytes(broken)
+    tracemalloc.start()
+    assert np.array_equal(frames[0], good)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    assert frames.files[0].read_bytes() == whole

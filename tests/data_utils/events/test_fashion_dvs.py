@@ -265,6 +265,22 @@ def test_a_folder_that_is_not_a_set_is_an_error_in_words(source, tmp_path):
         (tmp_path / "settings.json").write_text(text)
         with pytest.raises(ValueError, match=f"settings.json {told}.*: delete {tmp_path}"):
             read_settings(tmp_path)
+    good = json.dumps(dict(train=20, test=10, seed=0, aedat="2.0", images="0", **CAMERA))
+    (tmp_path / "settings.json").write_text(good)
+    assert read_settings(tmp_path)["size"] == [32, 32]
+    for right, wrong in (
+        ('"train": 20', '"train": null'),
+        ('"test": 10', '"test": "10"'),
+        ('"2.0"', "[2.0]"),
+        ("[32, 32]", "32"),
+        ("[32, 32]", "[32, -1]"),
+    ):
+        (tmp_path / "settings.json").write_text(good.replace(right, wrong))
+        with pytest.raises(ValueError, match="settings.json has settings that cannot be: train"):
+            read_settings(tmp_path)
+    (tmp_path / "settings.json").write_text(good.replace("{", '{"seed": 1, ', 1))
+    with pytest.raises(ValueError, match="settings.json is not JSON .two entries of one name, 'seed'."):
+        read_settings(tmp_path)
 
 
 def test_the_parts_keep_their_frames_apart(made, tmp_path):

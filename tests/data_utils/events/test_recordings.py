@@ -330,3 +330,10 @@ def test_large_recordings_come_back_from_every_numpy_file(rng, tmp_path):
     np.savez_compressed(tmp_path / "a.npz", **{name: events[name] for name in "txyp"})
     for name in ("a.npy", "a.npz"):
         assert np.array_equal(read_events(tmp_path / name, (6, 9))[0], events)
+
+
+def test_four_arrays_of_other_names_are_refused_by_their_names(tmp_path):
+    columns = {name: np.zeros(3, "u2") for name in ("time", "x", "y", "p")}
+    np.savez(tmp_path / "x.npz", **columns)
+    with pytest.raises(DataFileError, match="x.npz: arrays time, x, y, p; expected arrays t, x, y and p"):
+        read_events(tmp_path / "x.npz")

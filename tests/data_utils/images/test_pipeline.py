@@ -63,3 +63,11 @@ def test_every_number_of_a_pipeline_reaches_its_change(images, change):
     labels = np.arange(40) % 10
     one, other = (each(images, labels, seeded())[0] for each in (plain, replace(plain, **change)))
     assert not np.array_equal(one, other)
+
+
+def test_a_pipeline_does_nothing_that_it_is_not_told(rng):
+    images, labels = rng.standard_normal((6, 8, 8, 1)).astype("float32"), np.arange(6)
+    x, targets = Pipeline(10)(images, labels, rng)
+    assert np.array_equal(x, images) and targets is labels
+    with pytest.raises(ValueError, match="the policy's operations work on bytes"):
+        Pipeline(10, policy=0.5)

@@ -209,3 +209,15 @@ def test_what_is_named_like_an_image_is_called_what_it_is(tmp_path, data, told):
 def test_a_folder_is_no_image(tmp_path):
     with pytest.raises(DataFileError, match=r"cannot be decoded \(a folder\)"):
         read_image(tmp_path)
+
+
+def test_a_file_cannot_claim_more_pixels_than_its_bytes_can_hold(tmp_path):
+    """Its checksums are right and its pixels are missing, so Pillow would first allocate all of them."""
+    path, right = tmp_path / "small.png", tmp_path / "right.png"
+    Image.new("1", (1024, 1024)).save(right)
+    assert read_image(right).size == (1024, 1024)  # the densest that PNG has
+    whole, body = right.read_bytes(), b"IHDR" + struct.pack(">IIBBBBB", 7, 7_405_568, 8, 0, 0, 0, 0)
+    path.write_bytes(whole[:12] + body + zlib.crc32(body).to_bytes(4, "big") + whole[33:])
+    most = f"{8 * 1032 * path.stat().st_size:,}"
+    with pytest.raises(DataFileError, match=f"an image of 51,838,976 pixels; expected at most {most}"):
+        read_image(path)

@@ -6,7 +6,7 @@ import pytest
 from data_utils import DataFileError
 from data_utils.images.folders import read_image
 from data_utils.own.arrays import Arrays
-from data_utils.own.kinds import kind_at
+from data_utils.own.kinds import description, kind_at
 from data_utils.own.pictures import Pictures
 from data_utils.own.recordings import Recordings
 
@@ -55,3 +55,39 @@ def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
     assert read_image("~/p/cat/1.png").size == (20, 12)
     write(tmp_path / "a.npz")
     assert Arrays.look_at("~/a.npz").classes == ["cat", "dog"]
+
+
+def described(tmp_path) -> dict[str, dict]:
+    """Return the description of each kind, as JSON holds it."""
+    for name in ("cat/1", "cat/2", "dog/1", "dog/2"):
+        picture(tmp_path / "p" / f"{name}.png")
+        (tmp_path / "e" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "e" / f"{name}.bin").write_bytes(bytes(5))
+    np.savez(tmp_path / "a.npz", x=np.ones((4, 4, 4), "u1"), y=[0, 1, 0, 1])
+    found = (
+        Pictures.look_at(tmp_path / "p", progress=False),
+        Arrays.look_at(tmp_path / "a.npz"),
+        Recordings.look_at(tmp_path / "e", T=1, progress=False),
+    )
+    return {each.kind: each.as_dict() for each in found}
+
+
+def test_a_description_comes_back_and_a_damaged_one_is_refused_by_its_fields(tmp_path):
+    wrong = {
+        "pictures": dict(train={"owl/1.png": 1}, channels=2, mean=[float("nan")], size=0, classes=["a", "a"]),
+        "arrays": dict(deviation=[0.0], of_bytes=1, mean=[], train={"x[0]": "1"}, skipped=None),
+        "recordings": dict(labels={"cat/1.bin": 7}, sensor=[34], unit="h", T=0, split_by="x", channels=3),
+    }
+    for kind, found in described(tmp_path).items():
+        assert description(found).as_dict() == found
+        for name, value in wrong[kind].items():
+            with pytest.raises(ValueError, match=f"the description of {kind} has no good .*{name}"):
+                description(found | {name: value})
+        with pytest.raises(ValueError, match=f"the description of {kind} has no good more"):
+            description(found | {"more": 1})
+        del found["size"]
+        with pytest.raises(ValueError, match=f"the description of {kind} has no good size"):
+            description(found)
+    for other in ([], None, {}, {"kind": "sounds"}, {"kind": []}):
+        with pytest.raises(ValueError, match="has the kind pictures, arrays, recordings"):
+            description(other)
