@@ -69,7 +69,7 @@ class _Watch:
         now, op = time.perf_counter(), function.name
         row = self.rows.setdefault((path, op), Row(path, op))
         row.forward += now - self.last
-        for array in _arrays(list(vars(function).values())):
+        for array in _arrays(function):
             place = _address(array)
             row.kept += 0 if place in self.seen else array.nbytes / 2**20
             self.seen.add(place)
@@ -94,7 +94,7 @@ def _arrays(kept) -> Iterator:
         for each in kept:
             yield from _arrays(each)
     elif isinstance(kept, Function) or is_dataclass(kept):
-        yield from _arrays(list(vars(kept).values()))
+        yield from _arrays([value for name, value in vars(kept).items() if name != "sources"])
 
 
 def _address(array) -> int:
