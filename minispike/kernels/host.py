@@ -1,4 +1,4 @@
-"""Compiled twins for NumPy arrays: batch norm with neurons, neurons alone, moments, and the max-pool.
+"""Compiled twins for NumPy arrays: batch norm and neurons, moments, depthwise convolution, max-pool, AdamW.
 
 Each twin has one door, `ready`, behind which arrays are contiguous, aligned and writable: for anything else
 Numba would compile another variant, or a slow one. Behind it a loop of loops.py gets whole arrays and, from
@@ -15,6 +15,8 @@ from .. import optim
 from ..fused import NormaliseAndFire
 from ..neuron import IntegrateAndFire, Neuron
 from ..ops import norm
+from ..ops.conv import ConvolveDepthwise2d
+from ..ops.matmul import column_sums
 from ..ops.pool import MaxPool2d
 from ..ops.windows import out_sizes
 from ..parallel import spans
@@ -148,6 +150,38 @@ def moments(x):
     return mean.astype(x.dtype), (np.maximum(squares, 0) / n).astype(x.dtype)
 
 
+# ---------------------------------------------------------------- depthwise convolution
+
+
+class CompiledDepthwise2d(ConvolveDepthwise2d):
+    """Each window once, all its taps at a time. There is no form by events: a spike adds single numbers here,
+    which vector instructions cannot gather.
+    """
+
+    @staticmethod
+    def takes(x, w, b=None, **_) -> bool:
+        return worth(x.size)
+
+    def forward(self, x, w, b=None, *, stride, padding):
+        self.x, self.w, self.has_bias = ready(x).reshape(-1, *x.shape[-3:]), ready(w), b is not None
+        self.settings, self.shape = (stride, padding), x.shape
+        y = np.zeros((len(self.x), *out_sizes(x.shape, w.shape[:2], stride, padding), w.shape[2]), x.dtype)
+        if b is not None:
+            y += b
+        depthwise = loops("loops").depthwise
+        spans(lambda *at: depthwise(self.x, self.w, *self.settings, y, *at), len(y), SPAN // y[0].size + 1)
+        return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+    def backward(self, gy):
+        g, gx = ready(gy).reshape(len(self.x), *gy.shape[-3:]), np.zeros_like(self.x)
+        back = loops("loops").depthwise_back
+        parts = spans(
+            lambda *at: back(self.x, self.w, g, *self.settings, gx, *at), len(g), SPAN // g[0].size + 1
+        )
+        gx, gw = gx.reshape(self.shape), sum(parts).astype(gy.dtype)
+        return (gx, gw, column_sums(gy).astype(gy.dtype)) if self.has_bias else (gx, gw)
+
+
 # ---------------------------------------------------------------- max-pool
 
 
@@ -202,6 +236,7 @@ def adamw(p, g, m, v, *constants) -> None:
 TWINS = {
     NormaliseAndFire: CompiledNormaliseAndFire,
     IntegrateAndFire: CompiledIntegrateAndFire,
+    ConvolveDepthwise2d: CompiledDepthwise2d,
     MaxPool2d: CompiledMaxPool2d,
     norm.moments: moments,
     optim.adamw: adamw,

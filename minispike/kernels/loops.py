@@ -257,6 +257,54 @@ def moments(x, start, stop):
     return found
 
 
+# ---------------------------------------------------------------- depthwise convolution
+
+
+@roughly
+def depthwise(x, w, stride, padding, y, start, stop):
+    """y += each channel of some images x [n, H, W, C] convolved with its kernel w [kh, kw, C]."""
+    kh, kw, _ = w.shape
+    _, H, W, _ = x.shape
+    for b in range(start, stop):
+        for p in range(y.shape[1]):
+            for q in range(y.shape[2]):
+                for i in range(kh):
+                    for j in range(kw):
+                        row, column = p * stride + i - padding, q * stride + j - padding
+                        if 0 <= row < H and 0 <= column < W:
+                            add_product(x[b, row, column], w[i, j], y[b, p, q])
+
+
+@roughly
+def depthwise_back(x, w, gy, stride, padding, gx, start, stop):
+    """gx += the windows' gradients, for some images; return gw [kh, kw, C] of them, in float64.
+
+    gw is summed up within a row of windows in the data's dtype, and from row to row in float64.
+    """
+    kh, kw, _ = w.shape
+    _, H, W, _ = x.shape
+    part, gw = np.zeros(w.shape, x.dtype), np.zeros(w.shape)
+    for b in range(start, stop):
+        for p in range(gy.shape[1]):
+            for q in range(gy.shape[2]):
+                for i in range(kh):
+                    for j in range(kw):
+                        row, column = p * stride + i - padding, q * stride + j - padding
+                        if 0 <= row < H and 0 <= column < W:
+                            add_product(gy[b, p, q], w[i, j], gx[b, row, column])
+                            add_product(gy[b, p, q], x[b, row, column], part[i, j])
+            for i in range(kh):
+                for j in range(kw):
+                    add_and_clear(part[i, j], gw[i, j])
+    return gw
+
+
+@roughly
+def add_product(a, b, total):
+    for c in range(a.size):
+        total[c] += a[c] * b[c]
+
+
 # ---------------------------------------------------------------- max-pool
 
 

@@ -80,6 +80,16 @@ CASES = {
     "conv2d that steps over places": (
         lambda *a: ops.conv2d(*a, stride=3), normal(2, 8, 9, 2), normal(2, 2, 2, 3),
     ),
+    **{
+        f"depthwise {k}x{k}, stride {stride}": (
+            lambda *a, s=stride, k=k: ops.depthwise_conv2d(*a, stride=s, padding=k // 2),
+            normal(2, 3, 6, 7, 4),
+            normal(k, k, 4),
+            normal(4),
+        )
+        for k, stride in [(3, 1), (5, 1), (3, 2)]
+    },
+    "depthwise without bias": (lambda *a: ops.depthwise_conv2d(*a), normal(2, 5, 6, 3), normal(2, 3, 3)),
     "max_pool2d": (lambda x: ops.max_pool2d(x, 3, stride=2, padding=1), normal(2, 2, 6, 8, 3)),
     "max_pool2d of spikes, which tie": (
         lambda x: ops.max_pool2d(x, 3, stride=2, padding=1), spikes(4, 6, 6, 5),
@@ -318,7 +328,7 @@ def test_a_gradient_of_stride_zero(rng):
 
 def test_every_twin_is_in_a_table_and_has_a_case(rng):
     table = set(TABLE.values()) | {twin for op, twin in kernels.on_cuda().items() if isinstance(op, type)}
-    assert table == set(all_twins()) and len(table) == 8
+    assert table == set(all_twins()) and len(table) == 9
     assert {call(name, rng)[0] for name in CASES} == TABLE.keys()
 
 
