@@ -5,16 +5,18 @@ import pytest
 from data_utils import datasets
 from data_utils.images.digits import load_digits
 from minispike import parallel
+from minispike.kernels.events import use_products
 from minispike.runs.folder import Run
 
 from .common import end_of, session, small
 
 
 def restore_threads():
-    """A run sets the number of threads; set it back afterwards."""
+    """A run sets the number of threads, and how products are computed; set both back afterwards."""
     before = parallel.get_threads()
     yield
     parallel.set_threads(before)
+    use_products(None)
 
 
 threads = pytest.fixture(autouse=True)(restore_threads)

@@ -10,12 +10,13 @@ from data_utils.images.pipeline import Pipeline
 from data_utils.loader import Loader, Prefetch
 from minispike import backend, parallel
 from minispike.files.checkpoint import load
+from minispike.kernels import events
 from minispike.runs import cli as command
 from minispike.runs import session as trainer
 from minispike.runs.cli import main
 from minispike.runs.folder import Run
-from minispike.runs.recipes import Recipe
-from minispike.runs.session import build, train
+from minispike.runs.recipes import Recipe, resolve
+from minispike.runs.session import build, set_products, train
 
 from .common import EPOCHS, STEPS, alike, cut, end_of, loaders, session, small
 
@@ -50,7 +51,7 @@ EFFECTS = [  # (a recipe's changes, one more change that must have an effect)
 
 
 ELSEWHERE = {  # what is trained, where and how; changes of the images (test_recipes.py); own data
-    *("model", "data", "root", "objective", "threads", "device", "save_seconds"),
+    *("model", "data", "root", "objective", "threads", "products", "device", "save_seconds"),
     *("shift", "flip", "policy", "mixup", "mixup_probability", "mixup_until", "erase"),
     *("augment_events", "split_by", "split"),
     *("img_size", "in_channels", "val_split", "skip_unreadable", "sensor", "time_unit"),
@@ -151,3 +152,18 @@ def test_prefetching_changes_no_run(tmp_path, whole):
     test = Prefetch(loaders(recipe)[1])
     train(run, build(recipe, 10), batches, test, sample=next(iter(test))[0], progress=False)
     assert alike(end_of(tmp_path / "run"), whole["classify"])
+
+
+def test_products_of_a_run_are_its_recipes(monkeypatch, capsys):
+    """A row of the table, or dense ones; where the row cannot be had the run says so and goes on."""
+    monkeypatch.setattr(events, "why_not", lambda: None)
+    for name in ("unknown", "dense"):
+        set_products(name)
+        assert events.products() == name and not capsys.readouterr().err
+    set_products("a row of a later version")
+    assert events.products() == "dense" and "not bit for bit as where it began" in capsys.readouterr().err
+    monkeypatch.setattr(events, "why_not", lambda: "compiled loops, which there are not")
+    set_products("unknown")
+    assert events.products() == "dense" and "need compiled loops" in capsys.readouterr().err
+    events.use_products(None)
+    assert events.products() == "dense" == resolve("digits").products
