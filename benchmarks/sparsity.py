@@ -27,7 +27,8 @@ from tqdm import tqdm  # noqa: E402
 
 from benchmarks.ablations import machine  # noqa: E402
 from benchmarks.compare import Side  # noqa: E402
-from minispike import Tensor, create_model, no_grad, set_threads, trace  # noqa: E402
+from data_utils.images.digits import load_digits  # noqa: E402
+from minispike import Tensor, create_model, load, no_grad, set_threads, trace  # noqa: E402
 from minispike.kernels import events  # noqa: E402
 from minispike.measure import viz  # noqa: E402
 from minispike.nn import Conv2d, Linear  # noqa: E402
@@ -109,6 +110,26 @@ def times(share: float, turns: int, peer: Side | None) -> dict[str, float]:
     return {name: round(median(found), 3) for name, found in seconds.items()}
 
 
+def layers(model, x) -> str:
+    """Return a table of a model's products on x: active share, the limit for it, and what is chosen."""
+    lines = ["| layer | active share | counts | events below | chosen |", "|---|---|---|---|---|"]
+
+    def look(function, inputs, output, path):
+        found = getattr(function, "events", None)
+        if found and path:
+            product = "linear" if function.name == "MatMulAdd" else "convolution"
+            limit = found.limit(product, output.shape[-1])
+            way = "events" if found.pay(product, output.shape[-1]) else "dense"
+            counts = "no" if found.binary else "yes"
+            lines.append(f"| {path} | {found.share:.1%} | {counts} | {limit:.0%} | {way} |")
+                f"| {path} | {found.share:.1%} | {'no' if found.binary else 'yes'} | {limit:.0%} | {way} |"
+            )
+
+    with trace(look):  # with gradients, for only then the inputs are kept
+        model.eval()(x)
+    return "\n".join(lines)
+
+
 def draw(rows: list[dict], path: Path) -> None:
     fig, ax = viz.figure(size=(7, 4))
     colours = (viz.BLUE, viz.GREEN, viz.ORANGE, viz.GREY, viz.INK)
@@ -131,8 +152,14 @@ def draw(rows: list[dict], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--turns", type=int, default=7, help="how often the ways take turns (default 7)")
+    what = "print what is chosen in each layer of this model on the test digits, and do nothing else"
+    parser.add_argument("--layers", metavar="FILE", help=what)
     args = parser.parse_args()
     set_threads(2)
+    if args.layers:
+        images = load_digits()[1][0]
+        print(layers(load(args.layers), images))
+        return
     keep_freed_memory()
     peer = Side("jelly", "infer") if find_spec("spikingjelly") else None
     rows = [{"share": share, **times(share, args.turns, peer)} for share in tqdm(SHARES, desc="shares")]

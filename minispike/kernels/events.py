@@ -70,14 +70,13 @@ class Events:
     binary: bool
 
     def pay(self, what: str, outputs: int) -> bool:
-        """Return whether a product goes by events: what is "linear", "convolution", or a "… gradient" of W.
+        """Return whether a product goes by events: "linear", "convolution", or a "… gradient" of W."""
+        return products() != DENSE and self.share < self.limit(what, outputs)
 
-        The loops round the outputs up to whole 32s.
-        """
-        if products() == DENSE:
-            return False
+    def limit(self, what: str, outputs: int) -> float:
+        """Return the active share below which events pay. The loops round the outputs up to whole 32s."""
         limit = _table()[products()][what if self.binary else f"{what}, counts"]
-        return self.share < limit * outputs / _rounded(outputs)
+        return limit * outputs / _rounded(outputs)
 
 
 def as_events(x: np.ndarray) -> Events | None:
