@@ -122,8 +122,6 @@ def layers(model, x) -> str:
             way = "events" if found.pay(product, output.shape[-1]) else "dense"
             counts = "no" if found.binary else "yes"
             lines.append(f"| {path} | {found.share:.1%} | {counts} | {limit:.0%} | {way} |")
-                f"| {path} | {found.share:.1%} | {'no' if found.binary else 'yes'} | {limit:.0%} | {way} |"
-            )
 
     with trace(look):  # with gradients, for only then the inputs are kept
         model.eval()(x)
