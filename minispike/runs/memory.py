@@ -1,7 +1,7 @@
 """How much memory a training step needs, and how much there is: to be told before the first step.
 
 The peak of a training step grows linearly with the batch: peak(B) = fixed + B · per sample. Two traced steps,
-of one sample and of two, give both numbers. AdamW's two averages of every parameter are added.
+of two samples and of four, give both numbers. AdamW's two averages of every parameter are added.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ def step_bytes(model: Module, step: Callable[[int], None], batch_size: int) -> i
     step: step(n) runs forward and backward on n samples. Batch norm's running statistics are put back, and
     gradients are dropped.
     """
-    small, large = 1, min(2, batch_size)
+    small, large = min(2, batch_size), min(4, batch_size)
     state = {path: array.copy() for path, array in model.state_dict().items()}
     peaks = []
+    step(large)  # compiles, or reads from disk, what has to be: that memory is not the step's
     for n in (small, large):
         tracemalloc.start()
         step(n)

@@ -11,6 +11,7 @@ import pytest
 
 import minispike.models
 from minispike import Function, Module, Tensor, check_grads, create_model, lif, list_models
+from minispike.backend import plain
 from minispike.configs import configuration
 
 from . import blocks, models
@@ -21,6 +22,13 @@ from .table import OPS, PARTS, TABLE
 @pytest.mark.parametrize("name", TABLE)
 def test_gradients(name):
     check_grads(*arguments(TABLE, name))
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_gradients_of_an_op_as_it_is_read(name):
+    """Without its twin, which test_gradients may have run."""
+    with plain():
+        check_grads(*arguments(OPS, name))
 
 
 # ---------------------------------------------------------------- negative controls
@@ -78,8 +86,9 @@ def all_in(cls: type, *modules: str) -> Iterator[type]:
 
 
 def test_every_op_has_a_row():
-    """The op itself as well as its faster form: each is run by a row of its own, not only inside a block."""
-    run = {op for name in OPS for op, _, _ in calls(*arguments(OPS, name))}
+    """Each is run by a row of its own, not only inside a block. Twins have theirs in tests/kernels."""
+    with plain():
+        run = {op for name in OPS for op, _, _ in calls(*arguments(OPS, name))}
     parts = "minispike.ops", "minispike.surrogate", "minispike.neuron", "minispike.fused"
     missing = set(all_in(Function, *parts)) - run
     assert not missing and len(run) >= 30

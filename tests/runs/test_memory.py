@@ -1,4 +1,4 @@
-"""The memory of a training step, estimated from one sample and two; and what is free."""
+"""The memory of a training step, estimated from a few samples; and what is free."""
 
 import tracemalloc
 
