@@ -47,7 +47,8 @@ def read_npz(path: Path, choose: Callable[[list[str]], list[str]]) -> dict[str, 
 def _expect_unpackable(path: Path, members: list[zipfile.ZipInfo]) -> None:
     if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in members):
         raise DataFileError(path, None, "another compression", "stored or deflated, as np.savez writes it")
-    unpacked, packed = sum(info.file_size for info in members), path.stat().st_size
+    unpacked = sum(max(info.file_size, info.compress_size) for info in members)  # zipfile allocates either
+    packed = path.stat().st_size
     if unpacked > UNPACKED * packed + (1 << 20):
         expected = f"at most {UNPACKED} × the file's {packed:,} bytes"
         raise DataFileError(path, None, f"arrays that unpack to {unpacked:,} bytes", expected)

@@ -27,6 +27,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -226,11 +227,14 @@ def _read_npz(archive: zipfile.ZipFile, size: int) -> dict[str, Array | Inert]:
         header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
         shape, columns_first, dtype = header(stream)
         name, order = entry.filename.removesuffix(".npy"), "F" if columns_first else "C"
+        left = entry.file_size - stream.tell()
         if dtype.subdtype:  # an array in each place, which numpy.savez writes as more axes
             raise FileFormatError(f"{entry.filename} has the dtype {dtype}")
         if dtype.hasobject:
             arrays[name] = Inert("a pickled array of objects")
-        else:  # the buffer bounds the shape: np.load would allocate first, and then find too few bytes
+        elif min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != left:
+            raise FileFormatError(f"{entry.filename} has the shape {list(shape)} of {dtype} and {left} bytes")
+        else:  # a view: np.load would allocate first, and then find too few bytes
             arrays[name] = np.ndarray(shape, dtype, stream.getvalue(), stream.tell(), order=order)
     return arrays
 

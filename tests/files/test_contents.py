@@ -106,6 +106,16 @@ def test_archives_with_two_entries_of_one_name_are_refused(tmp_path):
         read_weights(tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize("shape", [b"(-1,), }", b"(1,), } ", b"(3,), } "])
+def test_the_shape_of_an_array_must_be_that_of_its_bytes(tmp_path, shape):
+    """From a buffer, NumPy guesses a side of −1."""
+    whole = npy(np.ones(2))
+    assert b"(2,), } " in whole
+    zip_of(tmp_path / "x.npz", [("w.npy", whole.replace(b"(2,), } ", shape))])
+    with pytest.raises(FileFormatError, match="x.npz: w.npy has the shape .* of float64 and 16 bytes"):
+        read_weights(tmp_path / "x.npz")
+
+
 def test_an_array_in_each_place_of_an_array_is_no_dtype_that_numpy_writes(tmp_path):
     """The buffer would get more axes than the header says."""
     strange = npy(np.ones((2, 1), "f2")).replace(b"'<f2'", b"'1f2'")

@@ -16,7 +16,7 @@ from data_utils.events.aedat import HEADER2, HEADER3, write_aedat2, write_aedat3
 from data_utils.events.frames import EVENT, make_events
 from data_utils.events.recordings import read_events
 
-from ..common import damaged, fuzz
+from ..common import damaged, fuzz, memory_below
 from .test_frames import some_events
 
 COLUMNS = dict(t=[10, 20, 20, 31], x=[3, 0, 8, 1], y=[5, 0, 2, 1], p=[1, 0, 1, 1])
@@ -337,3 +337,15 @@ def test_four_arrays_of_other_names_are_refused_by_their_names(tmp_path):
     np.savez(tmp_path / "x.npz", **columns)
     with pytest.raises(DataFileError, match="x.npz: arrays time, x, y, p; expected arrays t, x, y and p"):
         read_events(tmp_path / "x.npz")
+
+
+def test_an_array_whose_packed_size_is_false_takes_no_memory(tmp_path):
+    """zipfile would allocate what the archive's directory claims, for stored arrays as well."""
+    path = tmp_path / "x.npz"
+    np.savez(path, **{name: np.zeros(3, "u2") for name in "txyp"})
+    whole = bytearray(path.read_bytes())
+    at = whole.index(b"PK\x01\x02")  # the first entry of the directory
+    whole[at + 20 : at + 24] = (2**30).to_bytes(4, "little")
+    path.write_bytes(whole)
+    with memory_below(2**22), pytest.raises(DataFileError, match="arrays that unpack to 1,073,74"):
+        read_events(path)
