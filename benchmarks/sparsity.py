@@ -118,8 +118,9 @@ def layers(model, x) -> str:
         found = getattr(function, "events", None)
         if found and path:
             product = "linear" if function.name == "MatMulAdd" else "convolution"
-            limit = found.limit(product, output.shape[-1])
-            way = "events" if found.pay(product, output.shape[-1]) else "dense"
+            shape, what = inputs[1].shape, product if found.binary else f"{product}, counts"
+            limit = events.limit(events._table()[events.products()][what], shape)
+            way = "events" if found.pay(product, shape) else "dense"
             counts = "no" if found.binary else "yes"
             lines.append(f"| {path} | {found.share:.1%} | {counts} | {limit:.0%} | {way} |")
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def _own_row() -> str:
 
 
 @cache
-def _table() -> dict[str, dict[str, float]]:
+def _table() -> dict[str, dict[str, list[float]]]:
     return json.loads(Path(__file__).with_name("crossings.json").read_text("utf-8"))["rows"]
 
 
@@ -69,14 +70,24 @@ class Events:
     share: float
     binary: bool
 
-    def pay(self, what: str, outputs: int) -> bool:
+    def pay(self, what: str, w_shape: tuple) -> bool:
         """Return whether a product goes by events: "linear", "convolution", or a "… gradient" of W."""
-        return products() != DENSE and self.share < self.limit(what, outputs)
+        what = what if self.binary else f"{what}, counts"
+        return products() != DENSE and self.share < limit(_table()[products()][what], w_shape)
 
-    def limit(self, what: str, outputs: int) -> float:
-        """Return the active share below which events pay. The loops round the outputs up to whole 32s."""
-        limit = _table()[products()][what if self.binary else f"{what}, counts"]
-        return limit * outputs / _rounded(outputs)
+
+def limit(row: list[float], w_shape: tuple) -> float:
+    """Return the active share below which a product with a weight [..., D] of K rows goes by events.
+
+        share · (1 + per_output / D) · rows/K, from a fifth to one        row: share, per_output, rows
+
+    per_output < 0: to list the events takes a time that does not grow with D; > 0: nor does it to unfold
+    windows for the dense product. rows: so many rows of W, 32 outputs wide, stay in the cache. The loops
+    round the outputs up to whole 32s.
+    """
+    share, per_output, rows = row
+    K, D = prod(w_shape[:-1]), w_shape[-1]
+    return share * max(0.0, 1 + per_output / D) * min(1.0, max(0.2, rows / K)) * D / _rounded(D)
 
 
 def as_events(x: np.ndarray) -> Events | None:
@@ -132,7 +143,7 @@ class EventMatMulAdd(MatMulAdd):
         rows, D = x.reshape(-1, w.shape[0]), w.shape[1]
         self.events = as_events(rows)
         self.x = None if self.events else rows
-        if self.events and self.events.pay("linear", D):
+        if self.events and self.events.pay("linear", w.shape):
             small, binary = self.events.x, self.events.binary
             y, packed, bias = np.empty((len(rows), _rounded(D)), x.dtype), _packed(w), _bias(b, D)
             linear = loops("event_loops").linear
@@ -154,7 +165,7 @@ class EventMatMulAdd(MatMulAdd):
 
     def gradient_of_w(self, g):
         n_in, D = self.w.shape
-        if not (self.events and self.events.pay("linear gradient", D)):
+        if not (self.events and self.events.pay("linear gradient", self.w.shape)):
             x = self.x if self.events is None else self.events.x.astype(g.dtype)
             return product(x.T, g)
         small, binary, g = self.events.x, self.events.binary, _widened(g)
@@ -186,7 +197,7 @@ class EventConvolve2d(UnfoldedConvolve2d):
 
     def forward(self, x, w, b=None, *, stride, padding):
         self.stride, self.events, D = stride, as_events(x), w.shape[-1]
-        if not (self.events and self.events.pay("convolution", D)):
+        if not (self.events and self.events.pay("convolution", w.shape)):
             y = super().forward(x, w, *(() if b is None else (b,)), stride=stride, padding=padding)
             if self.events and self.needs[1]:
                 self.x = self.events.x
@@ -202,7 +213,7 @@ class EventConvolve2d(UnfoldedConvolve2d):
 
     def gradient_of_w(self, g):
         D = g.shape[-1]
-        if not (self.events and self.stride == 1 and self.events.pay("convolution gradient", D)):
+        if not (self.events and self.stride == 1 and self.events.pay("convolution gradient", self.w.shape)):
             return super().gradient_of_w(g)
         small, g = self.x.reshape(-1, *self.shape[-3:]), _widened(g)
         gradient, settings = loops("event_loops").convolve_gradient, (*self.w.shape[:2], 1, self.padding)

@@ -51,26 +51,35 @@ def test_a_product_keeps_bytes_of_spikes_and_floats_of_the_rest(rng):
             assert kept.dtype == dtype and kept.size == x.size
 
 
-def test_it_pays_below_the_rows_share_and_less_where_outputs_are_rounded_up(monkeypatch):
-    monkeypatch.setattr(events, "_table", lambda: {"Zen": {"linear": 0.2, "linear, counts": 0.1}})
-    events.use_products("Zen")
-    x = np.zeros((1, 8), "uint8")
-    assert events.Events(x, 0.19, True).pay("linear", 64) and not events.Events(x, 0.2, True).pay(
-        "linear", 64
+def test_it_pays_below_the_limit_of_its_row(monkeypatch):
+    monkeypatch.setattr(
+        events, "_table", lambda: {"A": {"linear": [0.2, 0, 999], "linear, counts": [0.1, 0, 9]}}
     )
-    assert not events.Events(x, 0.19, False).pay("linear", 64) and events.Events(x, 0.09, False).pay(
-        "linear", 64
-    )
-    assert not events.Events(x, 0.19, True).pay("linear", 48)  # 64 are computed: below 0.15
+    events.use_products("A")
+    few, more = (events.Events(np.zeros((1, 8), "uint8"), share, True) for share in (0.19, 0.2))
+    assert few.pay("linear", (8, 64)) and not more.pay("linear", (8, 64))
+    assert not few.pay("linear", (8, 48))  # 64 outputs are computed: below 0.15
+    counts = events.Events(few.x, 0.09, False)
+    assert counts.pay("linear", (8, 64)) and not counts.pay("linear", (18, 64))
     events.use_products("dense")
-    assert not events.Events(x, 0.0, True).pay("linear", 64)
+    assert not events.Events(few.x, 0.0, True).pay("linear", (8, 64))
+
+
+def test_the_limit_follows_outputs_and_rows():
+    assert events.limit([0.4, 0, 100], (50, 64)) == events.limit([0.4, 0, 100], (100, 64)) == 0.4
+    assert events.limit([0.4, 0, 100], (200, 64)) == 0.2
+    assert abs(events.limit([0.4, 0, 100], (9, 9, 9, 64)) - 0.08) < 1e-12  # at least a fifth
+    assert events.limit([0.4, -32, 100], (50, 64)) == 0.2
+    assert abs(events.limit([0.4, 32, 100], (50, 64)) - 0.6) < 1e-12
+    assert events.limit([0.4, -50, 100], (50, 32)) == 0.0
 
 
 def test_the_table_has_a_cautious_row_for_unknown_processors():
     table = events._table()
     for row in table.values():
-        assert row.keys() == table["unknown"].keys() and all(0 <= share <= 1 for share in row.values())
-        assert all(row[what] >= share for what, share in table["unknown"].items())
+        assert row.keys() == table["unknown"].keys()
+        for what, (share, _, rows) in row.items():
+            assert table["unknown"][what][0] <= share <= 1 and rows > 0
     assert events.products() in table
     with pytest.raises(ValueError, match="no products 'abacus'; there are dense, "):
         events.use_products("abacus")
