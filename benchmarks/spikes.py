@@ -1,9 +1,9 @@
 """Time products with spikes by events and dense, over the active share: python -m benchmarks.spikes
 
 For the linear maps and convolutions of the models, binary spikes and counts, forward and the gradient of the
-weights, both ways take turns in one thread; each ratio is the median over turns. From the ratios come, for each
-kind of product, the three numbers of minispike.kernels.events.limit. Writes results/spikes.json and spikes.png,
-and with --table also this processor's row of minispike/kernels/crossings.json.
+weights, both ways take turns in one thread; each ratio is the median over turns. From the ratios come, for
+each kind of product, the three numbers of minispike.kernels.events.limit. Writes results/spikes.json and
+spikes.png, and with --table also this processor's row of minispike/kernels/crossings.json.
 """
 
 from __future__ import annotations
