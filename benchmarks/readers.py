@@ -679,7 +679,7 @@ def naive_aedat2(data: bytes) -> list:
 
 
 def naive_aedat3(data: bytes) -> list:
-    while not data.startswith(b"#!END-HEADER"):
+    while data[: data.index(b"\n")].rstrip() != b"#!END-HEADER":
         data = data[data.index(b"\n") + 1 :]
     data, rows = data[data.index(b"\n") + 1 :], []
     while data:

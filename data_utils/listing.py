@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+LONGEST = 255  # bytes of a file's name, the most that file systems take
 LEFT_BEHIND = {  # in lower case
     "__macosx",  # macOS, in archives
     "thumbs.db",  # Windows
@@ -27,6 +28,12 @@ def is_left_behind(name: str) -> bool:
     So a class needs a name that begins with another character.
     """
     return name.startswith((".", "@", "#")) or name.lower() in LEFT_BEHIND
+
+
+def is_file_name(name: str) -> bool:
+    """Return whether a name that a list gives can be that of a file in a folder, and not a path."""
+    short = 0 < len(name.encode("utf-8", "replace")) <= LONGEST
+    return short and Path(name).name == name != ".." and "\0" not in name
 
 
 def folders(root: Path) -> list[Path]:

@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import DataFileError, named_if_no_room
-from ..listing import files
+from ..listing import files, is_file_name
 from .aedat import read_aedat2, read_aedat3
 from .frames import check_framing, events_to_frames
 
@@ -309,7 +309,11 @@ def dvs128_gesture(
     )
     if not trials.exists():
         raise FileNotFoundError(f"no {trials}. {remedy}")
-    sources = [root / name for name in _read_text(trials).split()]
+    names = _read_text(trials).split()
+    strange = next((name for name in names if not all(map(is_file_name, Path(name).parts))), None)
+    if strange:
+        raise DataFileError(trials, None, f"the name {strange[:60]!r}", "names of recordings in this folder")
+    sources = [root / name for name in names]
     _refuse_repeated_trials(sources, trials, other_trials)
     samples = []
     for source in sources:

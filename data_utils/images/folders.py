@@ -26,13 +26,14 @@ Images may have various sizes. `centre_crop` and `random_resized_crop` turn a li
 
 from __future__ import annotations
 
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
 
 from ..download import contents
 from ..errors import DataFileError, kind_of
-from ..listing import files, folders, is_left_behind
+from ..listing import files, folders, is_file_name, is_left_behind
 
 SUFFIXES = {".jpeg", ".jpg", ".png"}
 # The most pixels that an image may have. ImageNet's largest has 61 million. A file that claims more than this
@@ -134,7 +135,7 @@ def _annotated(annotations: Path, classes: list[str]) -> ImageFolder:
     offset = 0  # of the line, for error messages
     for line in annotations.read_bytes().splitlines(keepends=True):
         file, name, *_ = [*line.decode("utf-8", "replace").rstrip().split("\t"), ""]
-        if not file or Path(file).name != file or name not in label_of:
+        if not is_file_name(file) or name not in label_of:
             expected = "a file name, a tab and one of train's classes"
             raise DataFileError(annotations, offset, f"the line {line[:60]!r}", expected)
         if file in listed:
@@ -166,7 +167,11 @@ def read_image(path: Path):
     """
     image_module, path = pillow(), Path(path).expanduser()
     try:
-        with image_module.open(path, formats=("JPEG", "PNG")) as image:
+        with (
+            path.open("rb") as file,
+            mmap(file.fileno(), 0, access=ACCESS_READ) as mapped,  # a file's read(n) would first allocate n
+            image_module.open(mapped, formats=("JPEG", "PNG")) as image,
+        ):
             pixels = image.width * image.height
             most = min(MOST_PIXELS, PIXELS_PER_BYTE * path.stat().st_size)
             if pixels > most:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data_utils.listing import files, folders, is_left_behind
+from data_utils.listing import files, folders, is_file_name, is_left_behind
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,8 @@ def test_files_are_found_below_and_folders_are_no_files(tmp_path):
     assert files(tmp_path, {".gif"}) == [] == folders(tmp_path / "B")
     with pytest.raises(FileNotFoundError):
         files(Path(tmp_path / "none"), {".png"})
+
+
+def test_a_name_in_a_list_is_a_name_of_a_file_and_no_path():
+    assert all(map(is_file_name, ["a.png", "ä b.aedat", "a" * 255]))
+    assert not any(map(is_file_name, ["", ".", "..", "a/b", "../a", "/a", "a" * 256, "ä" * 128, "a\0b"]))

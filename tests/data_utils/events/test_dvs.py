@@ -413,6 +413,12 @@ def test_a_trial_that_is_listed_twice_is_refused(gesture_folder, tmp_path):
     trials.write_text("user03_led.aedat\nuser04_led.aedat\n./user03_led.aedat\n")
     with pytest.raises(DataFileError, match="trials_to_test.txt: user03_led.aedat is listed twice; expected"):
         gesture(root, train=False)
+    for strange in ("../user03_led.aedat", "/user03_led.aedat", 300 * "x"):
+        trials.write_text(f"{strange}\n")
+        with pytest.raises(
+            DataFileError, match="trials_to_test.txt: the name '.*; expected names of recordings"
+        ):
+            gesture(root, train=False)
     trials.write_text("user03_led.aedat\nuser00_led.aedat\n")
     for train, told in ((True, "test"), (False, "train")):
         with pytest.raises(DataFileError, match=f"user00_led.aedat is also listed in .*trials_to_{told}.txt"):

@@ -95,6 +95,7 @@ def test_folders_say_what_is_missing_where(tmp_path, imagenet, rng):
         ("val_0.JPEG\tn99\n", DataFileError, "byte 78: the line .*n99"),
         ("../val_0.JPEG\tn01\n", DataFileError, "byte 78: the line"),
         ("\tn01\n", DataFileError, "byte 78: the line"),
+        (300 * "x" + "\tn01\n", DataFileError, "byte 78: the line"),
         ("no tabs\n", DataFileError, "expected a file name, a tab and one of train's classes"),
     ],
 )

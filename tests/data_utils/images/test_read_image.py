@@ -221,3 +221,12 @@ def test_a_file_cannot_claim_more_pixels_than_its_bytes_can_hold(tmp_path):
     most = f"{8 * 1032 * path.stat().st_size:,}"
     with pytest.raises(DataFileError, match=f"an image of 51,838,976 pixels; expected at most {most}"):
         read_image(path)
+
+
+def test_a_chunk_cannot_claim_more_memory_than_the_file_has(tmp_path):
+    path = tmp_path / "x.png"
+    Image.new("RGB", (7, 5)).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:33] + (2**26).to_bytes(4, "big") + b"tEXt" + whole[33:])
+    with memory_below(2**20), pytest.raises(DataFileError, match="x.png: cannot be decoded"):
+        read_image(path)
