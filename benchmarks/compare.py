@@ -340,6 +340,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", choices=[[], *TASKS], help="what to time; all by default")
     parser.add_argument("--pairs", type=int, default=7, help="turns that count (default 7)")
     parser.add_argument("--compile", action="store_true", help="also time a training step with torch.compile")
+    parser.add_argument("--out", metavar="FILE", help="the record; by default results/compare.json, of all")
     parser.add_argument("--work", nargs=2, metavar=("SIDE", "TASK"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
@@ -348,7 +349,7 @@ def main() -> None:
     from benchmarks.ablations import machine
 
     record = {
-        "command": f"python -m benchmarks.compare --pairs {args.pairs}" + " --compile" * args.compile,
+        "command": " ".join(["python -m benchmarks.compare", *sys.argv[1:]]),
         "date": date.today().isoformat(),
         "machine": machine(),
         "rows": [],
@@ -366,9 +367,9 @@ def main() -> None:
         extra = {key: row[key] for key in ("ratio_to_compiled", "compiled_ms", "gemm_share") if key in row}
         if extra:
             print(f"  {extra}, ceiling {row['gemm_gflops']} GFLOP/s")
-    if not args.tasks:
+    if args.out or not args.tasks:
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-        (RESULTS / "compare.json").write_text(text, encoding="utf-8")
+        Path(args.out or RESULTS / "compare.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
