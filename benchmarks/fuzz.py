@@ -320,7 +320,8 @@ def together(parts: list[dict]) -> dict:
 
 
 def limit_memory() -> None:
-    """Keep a process that goes wrong from taking the machine's memory."""
+    """Keep a process that goes wrong from taking the machine's memory; show no bars of readers."""
+    sys.stderr = open(os.devnull, "w", encoding="utf-8")
     import benchmarks.readers  # noqa: F401 (what it imports does not count)
 
     try:
@@ -359,7 +360,6 @@ def main(arguments: list[str] | None = None) -> int:
     if args.results.exists():
         before = json.loads(args.results.read_text("utf-8"))
         record["readers"] = before["readers"] if before["command"] == record["command"] else {}
-    os.environ["TQDM_DISABLE"] = "1"  # the bars of readers, in the other processes
     todo = args.readers or [name for name in READERS if name not in record["readers"]]
     with ProcessPoolExecutor(args.jobs, get_context("spawn"), limit_memory) as pool:
         for name in todo:

@@ -808,7 +808,7 @@ def kept_frames(folder: Path) -> Reader:
     def right(path, found) -> bool:
         return found is None or found.dtype.kind == "u"  # None: the frames are made again
 
-    return Reader(path, [raw(path.read_bytes())], dvs._load, right, (20, 256 * KIB))
+    return Reader(path, [raw(path.read_bytes())], dvs._load, right, (20, 2 * MIB))
 
 
 READERS: dict[str, Callable[[Path], Reader]] = {

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from ..errors import DataFileError, named_if_no_room
 from ..listing import files, is_file_name
+from ..npz import read_array
 from .aedat import read_aedat2, read_aedat3
 from .frames import check_framing, events_to_frames
 
@@ -143,16 +144,10 @@ def _frames_file(folder: Path, sample: Sample) -> Path:
 def _load(file: Path) -> np.ndarray | None:
     """Return the array in a file of frames; None if the file is gone, damaged or not an array of counts."""
     try:
-        frames = np.load(
-            file, mmap_mode="r", allow_pickle=False
-        )  # mapped, or a false shape would ask for memory
-    except FileNotFoundError:
+        frames = read_array(file, file.name, file.read_bytes())
+    except (FileNotFoundError, DataFileError):
         return None
-    except OSError:
-        raise
-    except Exception:  # NumPy's parser raises errors of many kinds
-        return None
-    return np.asarray(frames) if isinstance(frames, np.ndarray) and frames.dtype.kind == "u" else None
+    return frames if frames.dtype.kind == "u" else None
 
 
 def _part(events: np.ndarray, sample: Sample) -> np.ndarray:

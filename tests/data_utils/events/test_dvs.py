@@ -442,6 +442,7 @@ def test_two_rows_about_one_part_are_refused(tmp_path):
 FALSE_HEADERS = {
     "a larger shape": lambda whole: whole.replace(b"(4, ", b"(4444444, ", 1),
     "a shape beyond any integer": lambda whole: whole.replace(b"(4, ", b"(" + b"9" * 25 + b", ", 1),
+    "a long header": lambda whole: whole[:6] + b"\3\0" + (2**29).to_bytes(4, "little") + whole[12:],
     "floats": lambda whole: whole.replace(b"'|u1'", b"'|i1'"),
     "a header that does not end": lambda whole: whole[:30] + bytes(len(whole) - 30),
     "an archive": lambda whole: b"PK\x05\x06" + bytes(18),
