@@ -74,7 +74,7 @@ def check_step_fits(model: SpikingTransformer | MaskedAutoencoder, sample, recip
     """
 
     def step(n: int) -> None:
-        x = sample[..., :n, :, :, :]
+        x = sample[..., np.arange(n) % sample.shape[-4], :, :, :]  # there may be fewer than n
         if recipe.objective == MASKED:
             loss = model(x, random_visible(n, model.grid, model.n_visible, make_rng(0)))
         else:
