@@ -32,6 +32,13 @@ def why_not() -> str | None:
 
 
 @cache
+def tell_what_is_missing() -> None:
+    """Say once what would make this faster and is not installed."""
+    if why_not():
+        print(f"note: this runs without {why_not()}", file=sys.stderr)
+
+
+@cache
 def loops(name: str) -> ModuleType:
     """Return a module of loops, which are compiled when they are first called."""
     return import_module(f"minispike.kernels.{name}")

@@ -23,7 +23,7 @@ from ..backend import make_rng
 from ..files.checkpoint import DiskFull, Saved, save
 from ..files.interop import load_official
 from ..files.torchfile import FileFormatError
-from ..kernels.compiled import why_not
+from ..kernels.compiled import tell_what_is_missing
 from ..measure import viz
 from ..measure.energy import Count, count
 from ..measure.profile import as_dicts, profile, table
@@ -432,16 +432,10 @@ def run_import(args) -> None:
     print(f"{model.num_params():,} parameters written to {args.out}")
 
 
-def tell_what_is_missing() -> None:
-    """Say what would make this faster and is not installed."""
-    if missing := why_not():
-        print(f"note: this runs without {missing}", file=sys.stderr)
-
-
 def run_info(args) -> None:
-    tell_what_is_missing()
     saved = args.model.endswith(".safetensors") or Path(args.model).is_dir()
     model = find_model(args.model)
+    tell_what_is_missing()
     dtype = model.head.weight.dtype
     data, x = real_input(args, model)
     found = count(model, (random_input(model) if x is None else x).astype(dtype))
