@@ -131,14 +131,14 @@ def layers(model, x) -> str:
 
 def draw(rows: list[dict], path: Path) -> None:
     fig, ax = viz.figure(size=(7, 4))
-    colours = (viz.BLUE, viz.GREEN, viz.ORANGE, viz.GREY, viz.INK)
-    for (name, label), colour in zip(LABELS.items(), colours, strict=True):
-        if name in rows[0]:
-            style = "-" if name == "chosen" else "--" if name in ("products", "jelly") else "-."
-            shares, seconds = [100 * row["share"] for row in rows], [row[name] for row in rows]
-            ax.plot(shares, seconds, style, color=colour, lw=2.2 if name == "chosen" else 1.3)
-            ax.annotate(label, (shares[-1], seconds[-1]), xytext=(5, 0), textcoords="offset points",
-                        color=colour, va="center", fontsize=8)  # fmt: skip
+    colours = dict(zip(LABELS, (viz.BLUE, viz.GREEN, viz.ORANGE, viz.GREY, viz.INK), strict=True))
+    shares, height = [100 * row["share"] for row in rows], 0.0
+    for name in sorted(LABELS.keys() & rows[0].keys(), key=lambda name: rows[-1][name]):
+        style = "-" if name == "chosen" else "--" if name in ("products", "jelly") else "-."
+        seconds = [row[name] for row in rows]
+        ax.plot(shares, seconds, style, color=colours[name], lw=2.2 if name == "chosen" else 1.3)
+        height = max(height + 0.3, seconds[-1])  # so that no label lies on another
+        ax.text(shares[-1] + 1, height, LABELS[name], color=colours[name], va="center", fontsize=8)
     ax.set_xlabel("active entries in the input of every product, %")
     ax.set_ylabel("seconds for 32 images")
     ax.set_ylim(0)
