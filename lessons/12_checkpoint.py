@@ -135,7 +135,7 @@ assert gap > 0.1 and np.array_equal(other(images).data, logits)
 # reads. By `__reduce__` a class says what shall be called: here, what makes an empty folder; it could have
 # been any command. The class itself is not in the file: the name of a function and a text are enough.
 #
-# `read_torch` builds the machine anew, without the power to import. GLOBAL pushes a record of the name;
+# `read_torch` builds the machine again, without the power to import. GLOBAL pushes a record of the name;
 # REDUCE calls the few names that a tensor needs, and of any other call makes a record too. So a .pth with a
 # trap in it still gives its tensors: here a matrix and its transpose, two walks (strides) over one storage.
 
@@ -165,7 +165,7 @@ assert np.shares_memory(w, transposed) and np.array_equal(transposed, theirs[lin
 # ## Break it: cut the file, flip a bit, lose an entry
 # A cut file is noticed. A wrong bit is another matter: a zip has a checksum for each entry, safetensors none.
 # Read as plain safetensors, the damage passes as if it were true; `load` finds it by a checksum that `save`
-# put beside the configuration. Flipped here is a weight's bit 30, worth a factor of 2¹²⁸.
+# put next to the configuration. Here we flip a weight's bit 30, worth a factor of 2¹²⁸.
 
 
 # %%
@@ -235,7 +235,7 @@ viz.save(fig, "12_checkpoint")
 # safetensors is a length, a JSON header and numbers; a .pth is a zip of numbers and a program that says what
 # they are. Both give the model back exactly. An ordinary pickle reader does whatever the program asks; a
 # machine that cannot import reads the same weights and does nothing. A safetensors file runs nothing, but it
-# has no checksum either: keep one beside it.
+# has no checksum either: keep one next to it.
 #
 # ## Exercises (solutions: lessons/solutions/12_checkpoint.py)
 #

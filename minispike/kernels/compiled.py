@@ -13,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 
 LEAST = 2**15  # values in an op's input, below which array code is fast enough
-ADVICE = 'pip install "minispike[fast]" makes training about twice as fast'
+ADVICE = 'pip install "minispike[fast]" makes training up to twice as fast'
 
 
 def worth(size: int) -> bool:
