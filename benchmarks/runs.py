@@ -67,10 +67,11 @@ def train(experiment: str, variant: str, seed: int, root: Path) -> None:
     model, options, first = EXPERIMENTS[experiment][variant]
     folder = folder_of(variant, seed, root)
     options = {"model": model, "seed": seed, "threads": 1} | options
+    data = options.pop("data", experiment)
     options |= {"init": str(folder_of(first, seed, root).resolve())} if first else {}
     if (folder / "config.json").exists():
         run = Run.open(folder)
-        recipe = resolve(experiment, MASKED if variant == PRETRAINING else RECIPES, **options)
+        recipe = resolve(data, MASKED if variant == PRETRAINING else RECIPES, **options)
         found = {name: getattr(run.recipe, name) for name in ("root", "init")}  # folders may have moved
         odd = run.recipe.differences(replace(recipe, T=recipe.T or run.recipe.T, **found))
         if odd:
@@ -79,7 +80,7 @@ def train(experiment: str, variant: str, seed: int, root: Path) -> None:
             return
         options = {"resume": folder}
     else:
-        options |= {"data": experiment, "out": folder}
+        options |= {"data": data, "out": folder}
     command = [sys.executable, "-m", "minispike", "pretrain" if variant == PRETRAINING else "train"]
     for name, value in options.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
@@ -88,6 +89,31 @@ def train(experiment: str, variant: str, seed: int, root: Path) -> None:
         subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=True)
     lines = [line for line in log.read_text().splitlines() if line.startswith("epoch")]
     print(f"{variant}, seed {seed}: {lines[-1]}", flush=True)
+
+
+def run_all(experiment: str, seeds: Iterable[int], root: Path, jobs: int) -> list[dict]:
+    """Train every variant with every seed, `jobs` at a time, and return the results of all runs."""
+    root.mkdir(parents=True, exist_ok=True)
+    variants = EXPERIMENTS[experiment]
+    print(f"logs: {root}/*.log", flush=True)
+    running: dict = {}
+
+    def work(seed: int, variant: str) -> None:
+        first = variants[variant][2]
+        if first:  # this job was submitted before
+            running[seed, first].result()
+        train(experiment, variant, seed, root)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for pair in product(seeds, variants):
+            running[pair] = pool.submit(work, *pair)
+        try:
+            for job in as_completed(running.values()):
+                job.result()
+        except BaseException:  # Ctrl-C, or a run that failed: start no other run
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [collect(experiment, *pair[::-1], root) for pair in running]
 
 
 def finished(run: Run) -> bool:
@@ -124,6 +150,7 @@ def collect(experiment: str, variant: str, seed: int, root: Path) -> dict:
         joules = {column: counted.joules(column) for column in ("paper", "strict", "events")}
         found |= {"test_accuracy": rows[-1]["test_accuracy"], "macs_a_step": counted.macs()}
         found |= {"energy_nj": {column: round(1e9 * each, 1) for column, each in joules.items()}}
+        found |= {"additions": round(counted.total("events").ac)}
         answers = right(saved.model, test)
         if answers.mean() != rows[-1]["test_accuracy"]:
             raise SystemExit(f"{run.folder}: {answers.mean()} of the test samples right, metrics.csv differs")
@@ -219,27 +246,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="number of runs at a time (default 2)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     args = parser.parse_args()
-    args.folder.mkdir(parents=True, exist_ok=True)
-    variants = EXPERIMENTS[args.experiment]
-    print(f"logs: {args.folder}/*.log", flush=True)
-    jobs: dict = {}
-
-    def work(seed: int, variant: str) -> None:
-        first = variants[variant][2]
-        if first:  # this job was submitted before
-            jobs[seed, first].result()
-        train(args.experiment, variant, seed, args.folder)
-
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for pair in product(args.seeds, variants):
-            jobs[pair] = pool.submit(work, *pair)
-        try:
-            for job in as_completed(jobs.values()):
-                job.result()
-        except BaseException:  # Ctrl-C, or a run that failed: start no other run
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    runs = [collect(args.experiment, *pair[::-1], args.folder) for pair in jobs]
+    runs = run_all(args.experiment, args.seeds, args.folder, args.jobs)
     seeds = " ".join(map(str, args.seeds))
     command = f"python -m benchmarks.runs {args.experiment} RUNS --jobs {args.jobs} --seeds {seeds}"
     record = {"command": command, "date": date.today().isoformat(), "machine": machine()}

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,19 +44,23 @@ LABELS = {
 }  # fmt: skip
 
 
-def with_drawn_inputs(model, share: float) -> None:
-    """Let each map compute with drawn spikes instead of what comes; one array for each shape."""
+def with_drawn_inputs(model, share_at: Callable[[str], float]) -> None:
+    """Let each map compute with drawn spikes instead of what comes; one array for each shape and share.
+
+    share_at: share_at(path) is the active share for the map at this place.
+    """
     drawn: dict[tuple, Tensor] = {}
     rng = np.random.default_rng(0)
 
-    def spikes(shape) -> Tensor:
-        if shape not in drawn:
-            drawn[shape] = Tensor((rng.random(shape, "float32") < share).astype("float32"))
-        return drawn[shape]
+    def spikes(shape, share: float) -> Tensor:
+        if (shape, share) not in drawn:
+            drawn[shape, share] = Tensor((rng.random(shape, "float32") < share).astype("float32"))
+        return drawn[shape, share]
 
-    maps = [module for _, module in model.named_modules() if isinstance(module, (Conv2d, Linear))]
-    for module in maps[1:-1]:  # not the first convolution, which sees the image, and not the head
-        module.forward = lambda x, m=module: type(m).forward(m, spikes(x.shape))
+    maps = [(path, each) for path, each in model.named_modules() if isinstance(each, (Conv2d, Linear))]
+    for path, module in maps[1:-1]:  # not the first convolution, which sees the image, and not the head
+        share = share_at(path)
+        module.forward = lambda x, m=module, p=share: type(m).forward(m, spikes(x.shape, p))
 
 
 def products_alone(model, x):
@@ -83,7 +88,7 @@ def times(share: float, turns: int, peer: Side | None) -> dict[str, float]:
     model = create_model("spikformer_4_384_cifar10").eval()
     x = np.random.default_rng(1).standard_normal((BATCH, 32, 32, 3)).astype("float32")
     alone, pay = products_alone(model, x), events.Events.pay
-    with_drawn_inputs(model, share)
+    with_drawn_inputs(model, lambda _: share)
 
     def infer(choice):
         def run():

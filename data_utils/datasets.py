@@ -22,7 +22,7 @@ from .images.cifar import MEAN, load_cifar10, load_cifar100, prepare_cifar
 from .images.digits import load_digits
 from .images.mnist import load_fashion_mnist, load_mnist
 from .images.pipeline import Pipeline, image_loaders
-from .loader import Loader, Until
+from .loader import Loader, Until, hold_out
 
 STANDARDISED: dict[str, Callable] = {  # of ten classes; these functions return standardised images
     "fashion-mnist": load_fashion_mnist,
@@ -46,12 +46,15 @@ def open_data(
     split_by: str = "number",
     split: str = "90-10",
     augment_events: bool = True,
+    val_split: float = 0.0,
     **batches,
 ) -> tuple[Loader | Until, Loader, int]:
     """Return (training loader, test loader, number of classes) of the data set with this name.
 
     root: the folder that holds the files. Without root, each reader looks where it looks by default. The
         digits have no files, so they take no root.
+    val_split: if not 0, this share of the training samples is held out, and test on it instead of on the
+        set's own test samples, see `hold_out`. So that settings are not chosen on what they are judged by.
     batches: batch_size, and if wanted seed, mixup, mixup_probability and mixup_until, as in `open_events`.
 
     For images only; event sets ignore size:
@@ -69,15 +72,18 @@ def open_data(
     if name not in NAMES:
         raise ValueError(f"no data set {name!r}; there are {', '.join(NAMES)}")
     augmentation = {"shift": shift, "flip": flip, "policy": policy, "erase": erase}
-    if name not in SETS:
-        return _image_batches(name, root, size, augmentation, **batches)
-    wrong = [key for key, value in augmentation.items() if value]
-    if wrong:
-        raise ValueError(f"event frames have their own changes, and no {', '.join(wrong)}")
-    if name == "cifar10dvs":  # the only event set with more than one split
-        batches["split"] = split
-    train, test = open_events(name, root, T=T, split_by=split_by, augment=augment_events, **batches)
-    _, classes = SETS[name]
+    if name in SETS:
+        wrong = [key for key, value in augmentation.items() if value]
+        if wrong:
+            raise ValueError(f"event frames have their own changes, and no {', '.join(wrong)}")
+        if name == "cifar10dvs":  # the only event set with more than one split
+            batches["split"] = split
+        train, test = open_events(name, root, T=T, split_by=split_by, augment=augment_events, **batches)
+        _, classes = SETS[name]
+    else:
+        train, test, classes = _image_batches(name, root, size, augmentation, **batches)
+    if val_split:
+        train, test = hold_out(train, val_split)
     return train, test, classes
 
 

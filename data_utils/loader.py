@@ -149,6 +149,48 @@ class Until:
         return iter(self.first)
 
 
+class Part:
+    """Some samples of a source, which is a source again: part[i] is source[indices[i]]."""
+
+    def __init__(self, source, indices: np.ndarray):
+        self.source = source
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, indices: np.ndarray):
+        return self.source[self.indices[indices]]
+
+
+def hold_out(batches: Loader | Until, share: float) -> tuple[Loader | Until, Loader]:
+    """Split batches to train on: return those of the rest, and a share of each class in batches to test on.
+
+    The samples held out are at even distances in their class, at least one of each class; so they are the
+    same for every seed, and settings can be chosen on them that no test sample has seen.
+    Raises ValueError if share is not between 0 and 1, or if a class has a single sample.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"the share to hold out must be between 0 and 1, got {share}")
+    if isinstance(batches, Until):
+        (first, held), (then, _) = (hold_out(each, share) for each in (batches.first, batches.then))
+        return Until(batches.epoch, first, then), held
+    labels, held = batches.labels, []
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)
+        n = min(max(1, round(share * len(places))), len(places) - 1)
+        if not n:
+            raise ValueError(f"class {label} has one sample: none can be held out")
+        held.append(places[np.arange(n) * len(places) // n])
+    kept, held = np.delete(np.arange(len(labels)), np.concatenate(held)), np.sort(np.concatenate(held))
+
+    def part(indices: np.ndarray, augment: Callable | None) -> Loader:
+        how = {"prepare": batches.prepare, "augment": augment}
+        return Loader(Part(batches.source, indices), labels[indices], batches.size, batches.seed, **how)
+
+    return part(kept, batches.augment), part(held, None)
+
+
 class Prefetch:
     """Give the same batches as `batches`, for example a Loader, but make up to `depth` of them in advance.
 

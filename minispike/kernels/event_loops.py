@@ -22,7 +22,7 @@ from .compiled import compile_with
 
 exactly = compile_with(fastmath=False)
 inlined = compile_with(fastmath=False, inline="always")  # a call would send Lanes through memory
-f32, i32 = np.float32, np.int32
+f32, i32, u64 = np.float32, np.int32, np.uint64
 
 # ---------------------------------------------------------------- 32 floats in registers
 
@@ -130,6 +130,20 @@ def round_to_bytes(x, small):
     return wrong
 
 
+@exactly
+def list_events(row, place, step, where, n):
+    """Write place + c·step for each entry c of a row that is not 0, from where[n] on; return the next n.
+
+    There is no branch: each place is written, and n goes on where there is a spike. n is unsigned, because
+    Numba would look whether a signed one is negative.
+    """
+    for c in range(row.size):
+        where[n] = place
+        n += u64(row[c] != 0)
+        place += step
+    return n
+
+
 @inlined
 def add_events(total, table, offset, where, values, first, last, binary):
     """Return total + Σ_e values[e] · (the 32 entries of `table` from offset + where[e] on)."""
@@ -165,12 +179,13 @@ def linear(x, packed, bias, binary, y, start, stop):
     begins = np.empty(rows + 1, np.int64)
     table, out = packed.reshape(-1), y.reshape(-1)
     for first in range(start, stop, rows):
-        n, last = 0, min(stop, first + rows)
+        n, last = u64(0), min(stop, first + rows)
         for r in range(first, last):
-            begins[r - first], row = n, x[r]
-            for c in range(C):  # no branch: write, and go on where there is a spike
-                where[n], values[n] = c * WIDTH, row[c]
-                n += row[c] != 0
+            begins[r - first] = n
+            n = list_events(x[r], i32(0), i32(WIDTH), where, n)
+            if not binary:
+                for e in range(begins[r - first], n):
+                    values[e] = x[r, where[e] // WIDTH]
         begins[last - first] = n
         for d in range(0, D, WIDTH):
             b = load(bias, d)
@@ -210,11 +225,8 @@ def sort_by_channel(x, first, last, start, stop, step, origin, where, values, be
         begins[c + 1] = begins[c] + counts[c]
         counts[c] = begins[c]  # from now on: where its next event goes
     for r in range(first, last):
-        row, n = x[r][start:stop], 0
-        for c in range(C):
-            active[n] = c
-            n += row[c] != 0
-        for i in range(n):
+        row = x[r][start:stop]
+        for i in range(list_events(row, i32(0), i32(1), active, u64(0))):
             c = active[i]
             place = counts[c]
             where[place], values[place] = (r - origin) * step, row[c]
@@ -243,13 +255,14 @@ def convolve(x, packed, bias, binary, kh, kw, stride, padding, y, start, stop):
     where, values = np.empty(H * W * C + 1, np.int32), np.empty(H * W * C + 1, np.float32)
     begins, table, out = np.empty((H, W + 1), np.int64), packed.reshape(-1), y.reshape(-1)
     for image in range(start, stop):
-        n = 0
+        n = u64(0)
         for row in range(H):
             for q in range(W):
                 begins[row, q], pixel = n, x[image, row, q]
-                for c in range(C):
-                    where[n], values[n] = (q * C + c) * WIDTH, pixel[c]
-                    n += pixel[c] != 0
+                n = list_events(pixel, i32(q * C * WIDTH), i32(WIDTH), where, n)
+                if not binary:
+                    for e in range(begins[row, q], n):
+                        values[e] = pixel[where[e] // WIDTH - q * C]
             begins[row, W] = n
         for d in range(0, D, WIDTH):
             b = load(bias, d)

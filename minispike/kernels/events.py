@@ -106,12 +106,25 @@ def _rounded(outputs: int) -> int:
     return -(-outputs // WIDTH) * WIDTH
 
 
+def _aligned(*shape: int) -> np.ndarray:
+    """Return a new float32 array that begins at a line of the cache, of 64 bytes.
+
+    Elsewhere each 32 entries would touch three lines instead of two: a product with few spikes would take
+    twice the time, because it writes for most of it.
+    """
+    memory = np.empty(4 * prod(shape) + 64, "uint8")
+    first = -memory.ctypes.data % 64
+    return memory[first : first + 4 * prod(shape)].view("float32").reshape(shape)
+
+
 def _packed(w: np.ndarray) -> np.ndarray:
     """Return w [rows, D] as [D/32, rows, 32], filled up with zeros."""
-    rows, D = w.shape
-    wide = np.zeros((rows, _rounded(D)), w.dtype)
-    wide[:, :D] = w
-    return np.ascontiguousarray(wide.reshape(rows, -1, WIDTH).swapaxes(0, 1))
+    (rows, D), n = w.shape, len(w.T) // WIDTH
+    packed = _aligned(_rounded(D) // WIDTH, rows, WIDTH)
+    packed[:n] = w[:, : n * WIDTH].reshape(rows, n, WIDTH).swapaxes(0, 1)
+    packed[n:] = 0
+    packed[n:, :, : D - n * WIDTH] = w[:, n * WIDTH :]
+    return packed
 
 
 def _widened(x: np.ndarray) -> np.ndarray:
@@ -145,7 +158,7 @@ class EventMatMulAdd(MatMulAdd):
         self.x = None if self.events else rows
         if self.events and self.events.pay("linear", w.shape):
             small, binary = self.events.x, self.events.binary
-            y, packed, bias = np.empty((len(rows), _rounded(D)), x.dtype), _packed(w), _bias(b, D)
+            y, packed, bias = _aligned(len(rows), _rounded(D)), _packed(w), _bias(b, D)
             linear = loops("event_loops").linear
             spans(lambda *at: linear(small, packed, bias, binary, y, *at), len(rows), SPAN // w.shape[0] + 1)
             y = y[:, :D]
@@ -205,7 +218,7 @@ class EventConvolve2d(UnfoldedConvolve2d):
         self.prepare(x, w, b, stride, padding)
         small, binary = self.events.x.reshape(-1, *x.shape[-3:]), self.events.binary
         self.x = self.events.x if self.needs[1] else None
-        y = np.empty((len(small), *self.windows.size, _rounded(D)), x.dtype)
+        y = _aligned(len(small), *self.windows.size, _rounded(D))
         settings = (_packed(w.reshape(-1, D)), _bias(b, D), binary, *w.shape[:2], stride, padding, y)
         convolve = loops("event_loops").convolve
         spans(lambda *at: convolve(small, *settings, *at), len(small), SPAN // y[0].size + 1)

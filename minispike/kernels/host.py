@@ -87,9 +87,8 @@ class CompiledIntegrateAndFire(IntegrateAndFire):
         return _has_loop(neuron, x.size)
 
     def forward(self, x, *, neuron):
-        C = _channels(x.shape)
-        rows = ready(x).reshape(len(x), -1, C)
-        zero, one = np.zeros(C, x.dtype), np.ones(C, x.dtype)
+        rows = ready(x).reshape(len(x), -1, 1)  # one channel, and each neuron is a position
+        zero, one = np.zeros(1, x.dtype), np.ones(1, x.dtype)
         self.neuron, self.affine = neuron, (zero, one, zero)
         self.x, self.shape = rows if self.needs[0] else None, x.shape
         return fire(rows, *self.affine, len(x), neuron).reshape(x.shape)
@@ -98,12 +97,9 @@ class CompiledIntegrateAndFire(IntegrateAndFire):
         return back_through_time(self.x, gy, *self.affine, self.neuron)[0].reshape(self.shape)
 
 
-def _channels(shape: tuple) -> int:
-    """Return how many neighbouring neurons of [T, …] make a row: the last axes, at least 256 if there are."""
-    C, axes = 1, list(shape[1:])
-    while axes and C < 256:
-        C *= axes.pop()
-    return max(1, C)
+def _flat(x: np.ndarray) -> np.ndarray:
+    """Return x [T, positions, C] as one row for each step."""
+    return x.reshape(len(x), x[0].size)
 
 
 def fire(x, mean, scale, shift, T: int, neuron: Neuron) -> np.ndarray:
@@ -111,8 +107,8 @@ def fire(x, mean, scale, shift, T: int, neuron: Neuron) -> np.ndarray:
     s, constants = np.empty((T, *x.shape[1:]), x.dtype), _constants(neuron, x.dtype)
 
     def work(start, stop):
-        affine = mean, scale, shift
-        loops("loops").normalise_and_fire(x, *affine, constants, neuron.v_reset is None, s, start, stop)
+        affine, soft = (mean, scale, shift), neuron.v_reset is None
+        loops("loops").normalise_and_fire(_flat(x), *affine, constants, soft, _flat(s), start, stop)
 
     spans(work, x.shape[1], SPAN // (T * x.shape[2]) + 1)
     return s
@@ -125,7 +121,8 @@ def back_through_time(x, gy, mean, scale, shift, neuron: Neuron) -> tuple[np.nda
     settings = constants, neuron.v_reset is None, neuron.detach_reset, kind
 
     def work(start, stop):
-        return loops("loops").back_through_time(x, gy, gx, mean, scale, shift, *settings, start, stop)
+        data, affine = map(_flat, (x, gy, gx)), (mean, scale, shift)
+        return loops("loops").back_through_time(*data, *affine, *settings, start, stop)
 
     return gx, sum(spans(work, x.shape[1], SPAN // gy[:, 0].size + 1))
 

@@ -1,10 +1,12 @@
 """Compiled loops for host.py: batch norm with neurons, moments and the max-pool, by Numba.
 
-The loops keep to five rules, because what is natural here is slow or wrong:
+The loops keep to six rules, because what is natural here is slow or wrong:
 
     time outside, channels inside      a loop over neighbouring values becomes vector instructions
     several short loops                one loop over many arrays does not: any two of them might overlap
     whole arrays with ranges           Numba does not know that a slice x[:, a:b] is contiguous
+    long rows                          a call costs as much as some hundred values. So neighbouring positions
+                                       make one row, and what holds for a channel is repeated side by side
     rows from 0 on                     in a loop from `first` on it looks for negative indices
     no fastmath on the way to a spike  fused multiply-adds would flip spikes. Numba hands its flags on: a
                                        helper compiles with those of its first caller. So `exactly` says
@@ -24,7 +26,7 @@ from .compiled import compile_with
 
 ROWS = 512  # a running sum of float32 begins again after so many rows; the parts are added in float64,
 FEW = 16  # and in moments, on which all spikes depend, after so many
-BLOCK = 4096  # values of V that a block of positions holds: they stay in the first cache
+BLOCK = 2048  # values of V that a block of neighbouring positions holds: they stay in the first cache
 
 exactly = compile_with(fastmath=False)
 roughly = compile_with(fastmath={"contract", "reassoc", "arcp", "nsz"})  # NaN and ∞ stay what they are
@@ -33,8 +35,16 @@ roughly = compile_with(fastmath={"contract", "reassoc", "arcp", "nsz"})  # NaN a
 
 
 @exactly
+def side_by_side(row, n):
+    """Return n copies of a row [C], one behind the other: what n neighbouring positions need."""
+    copies = np.empty((n, row.size), row.dtype)
+    copies[:] = row
+    return copies.ravel()
+
+
+@exactly
 def charge(x, mean, scale, shift, v, constants, soft, h):
-    """H of one step for C neurons from their X and V; V becomes the potential after the reset."""
+    """H of one step for a block of neurons from their X and V; V becomes the potential after the reset."""
     tau, v_threshold, rest = constants[0], constants[1], constants[2]
     for c in range(h.size):
         h[c] = v[c] + (((x[c] - mean[c]) * scale[c] + shift[c]) - (v[c] - rest)) / tau
@@ -54,17 +64,17 @@ def fire(h, constants, s):
 
 @exactly
 def normalise_and_fire(x, mean, scale, shift, constants, soft, s, start, stop):
-    """S[t] for the positions from start to stop: x [T or 1, positions, C] -> s [T, positions, C]."""
-    T, _, C = s.shape
+    """S[t] for the positions from start to stop: x [T or 1, positions·C] -> s [T, positions·C]."""
+    T, C = len(s), mean.size
     step = max(1, BLOCK // C)
-    h, v = np.empty(C, x.dtype), np.empty((step, C), x.dtype)
+    mean, scale, shift = side_by_side(mean, step), side_by_side(scale, step), side_by_side(shift, step)
+    h, v = np.empty(step * C, x.dtype), np.empty(step * C, x.dtype)
     for first in range(start, stop, step):
-        n = min(step, stop - first)
+        a, b = first * C, min(stop, first + step) * C
         v[:] = constants[2]
         for t in range(T):
-            for p in range(n):
-                charge(x[t % len(x), first + p], mean, scale, shift, v[p], constants, soft, h)
-                fire(h, constants, s[t, first + p])
+            charge(x[t % len(x), a:b], mean, scale, shift, v, constants, soft, h[: b - a])
+            fire(h[: b - a], constants, s[t, a:b])
 
 
 # ---------------------------------------------------------------- neurons, backward
@@ -72,42 +82,44 @@ def normalise_and_fire(x, mean, scale, shift, constants, soft, s, start, stop):
 
 @exactly
 def back_through_time(x, gy, gx, mean, scale, shift, constants, soft, detached, kind, start, stop):
-    """Write the gradient of LIF's input into gx [T or 1, positions, C], for the positions of a span.
+    """Write the gradient of LIF's input into gx [T or 1, positions·C], for the positions of a span.
 
     Returns gx's two column sums [2, C] in float64: Σ gx and Σ gx (x − μ). H is computed again.
     """
-    T, _, C = gy.shape
-    step = max(1, min(ROWS // T, BLOCK // C))
-    h, slope = np.empty((T, step, C), x.dtype), np.empty(C, x.dtype)
-    v, gv, g = np.empty((step, C), x.dtype), np.empty((step, C), x.dtype), np.empty(C, x.dtype)
-    parts, sums = np.zeros((2, C), x.dtype), np.zeros((2, C))
+    T, C = len(gy), mean.size
+    step = max(1, BLOCK // C)
+    mean, scale, shift = side_by_side(mean, step), side_by_side(scale, step), side_by_side(shift, step)
+    h, slope = np.empty((T, step * C), x.dtype), np.empty(step * C, x.dtype)
+    v, gv, g = np.empty(step * C, x.dtype), np.empty(step * C, x.dtype), np.empty(step * C, x.dtype)
+    parts, sums, added = np.zeros((2, step * C), x.dtype), np.zeros((2, C)), 0
     for first in range(start, stop, step):
-        n = min(step, stop - first)
+        a, b = first * C, min(stop, first + step) * C
+        n = b - a
         v[:], gv[:] = constants[2], 0
         for t in range(T):
-            for p in range(n):
-                charge(x[t % len(x), first + p], mean, scale, shift, v[p], constants, soft, h[t, p])
+            charge(x[t % len(x), a:b], mean, scale, shift, v, constants, soft, h[t, :n])
         for t in range(T - 1, -1, -1):
-            for p in range(n):
-                g_prime(h[t, p], constants, kind, slope)
-                step_back(h[t, p], gy[t, first + p], slope, gv[p], constants, soft, detached, g)
-                place = gx[t % len(x), first + p]
-                if len(x) < T and t < T - 1:
-                    add(g, place)
-                else:
-                    place[:] = g
-                if len(x) == T or t == 0:
-                    add_to_sums(place, x[t % len(x), first + p], mean, parts)
-        for c in range(C):
-            sums[0, c] += parts[0, c]
-            sums[1, c] += parts[1, c]
-        parts[:] = 0
+            g_prime(h[t, :n], constants, kind, slope)
+            place = gx[t % len(x), a:b]
+            if len(x) == T or t == T - 1:
+                step_back(h[t, :n], gy[t, a:b], slope, gv, constants, soft, detached, place)
+            else:
+                step_back(h[t, :n], gy[t, a:b], slope, gv, constants, soft, detached, g[:n])
+                add(g[:n], place)
+            if len(x) == T or t == 0:
+                add_to_sums(place, x[t % len(x), a:b], mean, parts)
+        added += len(x)
+        if added + len(x) > ROWS or first + step >= stop:
+            for c in range(step * C):
+                sums[0, c % C] += parts[0, c]
+                sums[1, c % C] += parts[1, c]
+            parts[:], added = 0, 0
     return sums
 
 
 @roughly
 def step_back(h, gy, slope, gv, constants, soft, detached, g):
-    """gX = gH / τ of one step, from gS and gV; gV becomes that of the step before. See neuron.py."""
+    """gX = gH / τ of one step into g, from gS and gV; gV becomes that of the step before. See neuron.py."""
     tau, v_threshold, rest, leak = constants[0], constants[1], constants[2], constants[3]
     zero = constants[2] - constants[2]
     if detached:
@@ -232,7 +244,7 @@ def moments(x, start, stop):
         mean += d k/(n + k)        Σ += Σ_block + d² n k/(n + k)
     """
     C = x.shape[1]
-    step = max(1, min(ROWS, 8 * BLOCK // C))
+    step = max(1, min(ROWS, 16 * BLOCK // C))
     found, total, squares = np.zeros((2, C)), np.zeros(C), np.zeros(C)
     part, m = np.zeros(C, x.dtype), np.empty(C, x.dtype)
     for first in range(start, stop, step):

@@ -189,6 +189,16 @@ def count(model: SpikingTransformer, x, picojoules: dict[str, float] = PICOJOULE
     return Count(counter.rows, x.shape[1] if frames else len(x), counter.steps, picojoules)
 
 
+def additions_per_image(model: SpikingTransformer, x, batch_size: int) -> float:
+    """Return the additions of one image, as `events` counts them: the mean over x.
+
+    x: as for `count`.    batch_size: the number of images that run at a time, and are held in memory.
+    """
+    n = x.shape[-4]  # of [B, H, W, C] and of frames [T, B, H, W, C]
+    pieces = [x[..., first : first + batch_size, :, :, :] for first in range(0, n, batch_size)]
+    return sum(piece.shape[-4] / n * count(model, piece).total("events").ac for piece in pieces)
+
+
 def kind_of(x: Array) -> str:
     """Return the kind of x's values: "binary" (0 and 1), "integer" or "analog"."""
     xp = get_xp(x)
@@ -197,43 +207,72 @@ def kind_of(x: Array) -> str:
     return "integer" if bool((x == xp.rint(x)).all()) else "analog"
 
 
+def counted(function, arrays: list[Array], signals: list[int]) -> tuple[int, str, Array]:
+    """Return that signal of a contraction which is counted: (its place in arrays, its kind, its fan-out)."""
+    fans = function.fan_out(*arrays, **function.constants)
+    found = [(i, kind_of(arrays[i]), fans[i]) for i in signals]
+    if len(found) == 1:
+        return found[0]
+    return min(found, key=lambda each: (KINDS.index(each[1]), additions(arrays[each[0]], *each[1:])))
+
+
+def additions(x: Array, kind: str, fan: Array) -> int:
+    """Return Σ |x| · fan. An analog value counts once, whatever its size."""
+    values = x != 0 if kind == "analog" else abs(x)
+    return int((values * fan).sum(dtype="float64"))
+
+
 def entering(function, arrays: list[Array], signals: list[int]) -> tuple[str, float, int]:
     """Return (kind, active share, Σ |k| · fan-out) of that signal of a contraction which is counted."""
-    found = []
-    for i, fan in enumerate(function.fan_out(*arrays, **function.constants)):
-        if i in signals:
-            kind, active = kind_of(arrays[i]), arrays[i] != 0
-            values = active if kind == "analog" else abs(arrays[i])
-            found.append((kind, float(active.mean()), int((values * fan).sum(dtype="float64"))))
-    return min(found, key=lambda each: (KINDS.index(each[0]), each[2]))
+    i, kind, fan = counted(function, arrays, signals)
+    return kind, float((arrays[i] != 0).mean()), additions(arrays[i], kind, fan)
 
 
-class _Counter:
-    """The callback of `trace`: follows what comes from the input, and makes a row per contraction."""
+class Follower:
+    """A callback of `trace` that follows what comes from the input x through a run of a model.
 
-    def __init__(self, x: Tensor, steps: int, picojoules: dict[str, float]):
-        self.rows: list[Row] = []
-        self.steps, self.picojoules = steps, picojoules
+    Subclasses get each contraction that such a signal enters:
+
+        contraction(function, tensors, signals, output, path)
+
+    tensors: its inputs; before a contraction with a x, which is a times that with x, they hold x.
+    signals: the places of those that come from the input.
+    """
+
+    def __init__(self, x: Tensor):
         self.signals = WeakKeyDictionary({x: x.ndim == 4})  # from x: True if not yet repeated
-        self.unscaled, self.products = WeakKeyDictionary(), WeakKeyDictionary()  # a·x: x;  a @ b: row, a, b
+        self.unscaled = WeakKeyDictionary()  # a·x: x
 
     def __call__(self, function, inputs, output, path):
         tensors = [x for x in inputs if isinstance(x, Tensor)]
         signals = [i for i, x in enumerate(tensors) if x in self.signals]
         if not signals:
             return
-        static = self.signals[output] = any(self.signals[tensors[i]] for i in signals) and len(output) == 1
+        self.signals[output] = any(self.signals[tensors[i]] for i in signals) and len(output) == 1
         if isinstance(function, Mul) and len(tensors) < len(inputs):
             self.unscaled[output] = tensors[0]
         if hasattr(function, "cost"):
-            row = self.write(function, tensors, signals, output, path, self.steps if static else 1)
-            if isinstance(function, MatMul) and len(signals) == 2:
-                if tensors[1] in self.products:
-                    self.as_written(function, row, tensors[0], *self.products[tensors[1]])
-                self.products[output] = row, *tensors
+            self.contraction(function, [self.unscaled.get(x, x) for x in tensors], signals, output, path)
 
-    def write(self, function, tensors, signals, output, path, repeats) -> Row:
-        arrays = [self.unscaled.get(x, x).data for x in tensors]
+
+class _Counter(Follower):
+    """Makes a row per contraction."""
+
+    def __init__(self, x: Tensor, steps: int, picojoules: dict[str, float]):
+        super().__init__(x)
+        self.rows: list[Row] = []
+        self.steps, self.picojoules = steps, picojoules
+        self.products = WeakKeyDictionary()  # a @ b: row, a, b
+
+    def contraction(self, function, tensors, signals, output, path):
+        row = self.write(function, tensors, signals, output, path)
+        if isinstance(function, MatMul) and len(signals) == 2:
+            if tensors[1] in self.products:
+                self.as_written(function, row, tensors[0], *self.products[tensors[1]])
+            self.products[output] = row, *tensors
+
+    def write(self, function, tensors, signals, output, path) -> Row:
+        arrays = [x.data for x in tensors]
         shapes = [tuple(x.shape) for x in tensors]
         parameters = sum(x.data.size for i, x in enumerate(tensors) if i not in signals)
         macs = function.cost(*shapes, **function.constants)
@@ -243,7 +282,7 @@ class _Counter:
             events = min(events, Operations(mac=macs), key=lambda each: each.joules(self.picojoules))
         shapes.append(tuple(output.shape))
         row = Row(path, function.name, shapes, parameters, macs, kind, share, events)
-        row.charge(repeats * macs, kind, share)
+        row.charge((self.steps if self.signals[output] else 1) * macs, kind, share)
         self.rows.append(row)
         return row
 

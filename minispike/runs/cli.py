@@ -271,8 +271,10 @@ def compare_with_metrics(loss: float, accuracy: float, noted_loss: float, noted_
 
 
 def with_split(recipe: Recipe) -> str:
-    """Return the data set's name, with the split where there is more than one."""
-    return f"{recipe.data}, split {recipe.split}" if recipe.data == "cifar10dvs" else recipe.data
+    """Return the data set's name, with the split where there is more than one, and what is held out."""
+    name = f"{recipe.data}, split {recipe.split}" if recipe.data == "cifar10dvs" else recipe.data
+    held = recipe.val_split and not own_data.is_own(recipe.data)
+    return f"{name}, tested on {recipe.val_split:.0%} of the training samples, held out" if held else name
 
 
 def data_of(recipe: Recipe, own: Description | None = None) -> tuple:
@@ -281,8 +283,8 @@ def data_of(recipe: Recipe, own: Description | None = None) -> tuple:
         return own_data.loaders(recipe, own)
     config = configuration(recipe.model)
     names = (
-        "shift flip policy mixup mixup_probability mixup_until erase split_by split batch_size seed".split()
-    )
+        "shift flip policy mixup mixup_probability mixup_until erase split_by split batch_size seed val_split"
+    ).split()
     settings = {name: getattr(recipe, name) for name in names}
     settings |= {"T": recipe.T or config.T, "augment_events": bool(recipe.augment_events)}
     return open_data(recipe.data, recipe.root or None, size=recipe.img_size or config.img_size, **settings)

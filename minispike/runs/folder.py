@@ -174,7 +174,7 @@ class Run:
         for path, rows in ((self.metrics, plain), (self.rates, rates)):
             if rows:
                 text = StringIO(newline="")
-                writer = csv.DictWriter(text, list(rows[0]))
+                writer = csv.DictWriter(text, list(rows[-1]))  # an older version's rows may have fewer
                 writer.writeheader()
                 writer.writerows(rows)
                 write_durably(path, text.getvalue().encode())
@@ -251,6 +251,7 @@ def read_table(path: Path) -> list[dict[str, float]]:
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            rows = csv.DictReader(file)
+            return [{key: float(value) for key, value in row.items() if value != ""} for row in rows]
     except (ValueError, TypeError) as error:  # TypeError: a row too long or too short
         raise FileFormatError(f"{path}: not as it was written; --resume writes it again") from error

@@ -36,7 +36,9 @@ class Recipe:
     depth: int = option(0, "number of blocks; 0: the model's")
     embed_dim: int = option(0, "width of the blocks; 0: the model's")
     num_heads: int = option(0, "number of heads; 0: the model's")
-    val_split: float = option(0.2, "share of one's own data that is kept for the test")
+    val_split: float = option(
+        0.0, "share of the training samples to test on instead; 0: the set's own test, of one's own data 0.2"
+    )
     skip_unreadable: int = option(0, "1: leave out files that cannot be read; 0: they are an error")
     sensor: str = option("", "rows x columns of the sensor of one's own recordings, such as 260x346")
     time_unit: str = option("", "of float times in one's own recordings: s, ms or us")
@@ -54,6 +56,7 @@ class Recipe:
     beta2: float = option(0.999, "decay of AdamW's second average; the first has 0.9")
     weight_decay: float = option(0.06, "AdamW's decay of weights; biases and batch norm have none")
     label_smoothing: float = option(0.1, "share of the target that is spread over all classes")
+    spike_price: float = option(0.0, "weight of a price on spikes' additions in the loss, as 1; 0: none")
     shift: float = option(0.0, "move each image by up to this fraction of a pixel")
     flip: float = option(0.0, "probability to mirror an image")
     policy: float = option(0.0, "probability of one of five operations on a colour image")
@@ -147,8 +150,8 @@ RANGES = {
     "epochs batch_size": (1, BIG),
     "T calibration warmup mixup_until threads seed save_seconds": (0, BIG),
     "img_size in_channels depth embed_dim num_heads": (0, BIG),
-    "val_split": (0.01, 0.99),
-    "lr min_lr warmup_lr weight_decay mixup": (0, HUGE),
+    "val_split": (0, 0.99),
+    "lr min_lr warmup_lr weight_decay mixup spike_price": (0, HUGE),
     "beta2 single_step": (0, BELOW_1),
     "shift flip policy mixup_probability erase label_smoothing layer_decay mask_ratio": (0, 1),
     "gain gain_down gain_pair": (1e-3, 1e3),
@@ -212,7 +215,7 @@ RECIPES: dict[str, dict] = {
 # the rates for the small sets are ours. Images are only shifted, not mixed or erased.
 PLAIN = dict(
     objective=MASKED, single_step=0.0, calibration=0, beta2=0.95, weight_decay=0.05, min_lr=0.0,
-    label_smoothing=0.0, policy=0.0, mixup=0.0, mixup_until=0, erase=0.0,
+    label_smoothing=0.0, policy=0.0, mixup=0.0, mixup_until=0, erase=0.0, spike_price=0.0,
 )  # fmt: skip
 MAE = PLAIN | dict(batch_size=256, lr=1.5e-4, warmup=40, warmup_lr=0.0)
 MASKED_FASHION = dict(model="spikformer_v2_2_64_fashion", T=1, epochs=10, batch_size=32, lr=3e-3, warmup=1)

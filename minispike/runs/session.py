@@ -19,17 +19,19 @@ from ..files.checkpoint import Saved, load_encoder
 from ..kernels.events import DENSE, use_products
 from ..masked import MaskedAutoencoder, masked_autoencoder, pretrain, random_visible
 from ..measure import viz
+from ..measure.energy import additions_per_image
+from ..measure.price import priced
 from ..models import SpikingTransformer, create_model
 from ..nn import Module
 from ..ops import softmax_cross_entropy
 from ..optim import AdamW, cosine_with_warmup, layer_scales
 from ..parallel import get_threads, set_threads
-from ..train import Progress, fit, set_gains
+from ..train import Progress, classify, fit, set_gains
 from .folder import Run, saved_at
 from .memory import check_memory, free_bytes, step_bytes
 from .recipes import MASKED, Recipe
 
-SAMPLE = 32  # test images on which firing rates are measured
+SAMPLE = 32  # test images on which firing rates and additions are measured
 REDRAW = 10.0  # seconds between two drawings of the figures; one drawing takes about a second
 
 # ---------------------------------------------------------------- before the first step
@@ -96,6 +98,7 @@ def warnings_about(
     masked, scs = recipe.objective == MASKED, isinstance(model.stem, SCS)
     own = Path(recipe.data).is_absolute()
     needs = {  # fields: whether they have an effect, and what they need for one
+        "spike_price": (not masked, "the command train"),
         "label_smoothing": (not masked, "labels, which pre-training has none of"),
         "calibration": (not masked, "the command train"),
         "mask_ratio": (masked, "the command pretrain"),
@@ -104,7 +107,6 @@ def warnings_about(
         "warmup_lr": (recipe.warmup, "--warmup"),
         "split_by augment_events": (model.in_channels == 2, "event data"),
         "split": (recipe.data == "cifar10dvs", "--data cifar10dvs"),
-        "val_split": (own, "one's own data as --data"),
         "skip_unreadable": (own and Path(recipe.data).suffix != ".npz", "a folder of one's own as --data"),
         "sensor time_unit": (own and model.in_channels == 2, "one's own recordings as --data"),
         "single_step": (model.T > 1, "T above 1"),
@@ -144,7 +146,7 @@ def train(
     """Train a run's model to the end, from the beginning or from what `newest` gave; return the records.
 
     model: as `build` makes it, or saved.model.    batches, test: as `fit` takes them.
-    sample: images on which firing rates are measured after each epoch.
+    sample: images on which firing rates and additions are measured after each epoch.
     Raises Stop on Ctrl-C; FloatingPointError if training diverges (the last good checkpoint stays);
     BlockingIOError if another process is training in the run's folder.
     """
@@ -174,7 +176,10 @@ def train(
             return pretrain(model, optimizer, batches, rng=generators["masks"], **options)
         batches = single_steps_first(model, batches, recipe.single_step_epochs)
         records.sample = None if sample is None else to_device(sample, recipe.device)
-        options |= {"label_smoothing": recipe.label_smoothing, "calibration": recipe.calibration}
+        objective = partial(classify, label_smoothing=recipe.label_smoothing)
+        if recipe.spike_price:
+            objective = priced(objective, recipe.spike_price)
+        options |= {"objective": objective, "calibration": recipe.calibration}
         test = None if test is None else InterruptibleBatches(test, lambda: records.stop_here(at), progress)
         return fit(model, optimizer, batches, test=test, **options)
 
@@ -202,7 +207,7 @@ def single_steps_first(model: SpikingTransformer, batches: Callable, epochs: int
 class RecordKeeper:
     """What happens between the steps: checkpoints, tables, figures, and a clean stop."""
 
-    sample = None  # the images on which firing rates are measured
+    sample = None  # the images on which firing rates and additions are measured
 
     def __init__(self, run: Run, model, optimizer, generators: dict, at: Progress, signals: Signals):
         self.run, self.at, self.signals, self.model = run, at, signals, model
@@ -216,7 +221,9 @@ class RecordKeeper:
 
     def on_epoch(self, record: dict) -> None:
         if self.sample is not None:
-            record["rates"] = viz.firing_rates(self.model, self.sample, self.run.recipe.batch_size)
+            few = self.sample, self.run.recipe.batch_size
+            record["rates"] = viz.firing_rates(self.model, *few)
+            record["additions"] = additions_per_image(self.model, *few)
         self.save()
         self.run.write_tables(self.at.history)
         print(format_record(record, self.run.recipe), flush=True)
@@ -292,6 +299,8 @@ def format_record(record: dict, recipe: Recipe) -> str:
         parts.append(f"test loss {record['test_loss']:.3f}  accuracy {record['test_accuracy']:.1%}")
     steps = [1 if epoch < recipe.single_step_epochs else max(recipe.T, 1) for epoch in range(epochs)]
     left = record["seconds"] * sum(steps[number:]) / steps[number - 1]  # an epoch's time is proportional to T
+    if "additions" in record:
+        parts.append(f"{record['additions'] / 1e6:.3g} M additions an image")
     parts.append(f"{record['seconds']:.1f} s" + (f", about {format_duration(left)} left" if left else ""))
     return "   ".join(parts)
 
