@@ -251,6 +251,7 @@ def is_grad_enabled() -> bool:
 
 _callbacks: ContextVar[tuple[Callable, ...]] = ContextVar("callbacks", default=())
 _modules: ContextVar[tuple] = ContextVar("modules", default=())
+_paths: ContextVar[dict | None] = ContextVar("paths", default=None)  # of modules, within a trace
 
 
 @contextmanager
@@ -260,11 +261,12 @@ def trace(callback: Callable) -> Iterator[None]:
     inputs, output: Tensors (or Python numbers).    path: the running module's place in the model, for example
     "blocks.0.mixer.q.map". Works under no_grad too. Blocks may be nested: each callback sees every call.
     """
-    token = _callbacks.set((*_callbacks.get(), callback))
+    callbacks, paths = _callbacks.set((*_callbacks.get(), callback)), _paths.set({})
     try:
         yield
     finally:
-        _callbacks.reset(token)
+        _callbacks.reset(callbacks)
+        _paths.reset(paths)
 
 
 @contextmanager
@@ -279,12 +281,13 @@ def running(module) -> Iterator[None]:
 
 def module_path() -> str:
     """Return the running module's path inside the outermost one, or "" if none is running."""
-    stack = _modules.get()
+    stack, paths = _modules.get(), _paths.get()
     if not stack:
         return ""
-    return next(
-        (path for path, module in stack[0].named_modules() if module is stack[-1]), type(stack[-1]).__name__
-    )
+    known = {} if paths is None else paths.setdefault(stack[0], {})
+    if stack[-1] not in known:
+        known.update(reversed([(module, path) for path, module in stack[0].named_modules()]))
+    return known.get(stack[-1], type(stack[-1]).__name__)
 
 
 def where() -> str:

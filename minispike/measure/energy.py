@@ -248,7 +248,7 @@ class Follower:
         signals = [i for i, x in enumerate(tensors) if x in self.signals]
         if not signals:
             return
-        self.signals[output] = any(self.signals[tensors[i]] for i in signals) and len(output) == 1
+        self.signals[output] = any(self.signals[tensors[i]] for i in signals) and output.shape[:1] == (1,)
         if isinstance(function, Mul) and len(tensors) < len(inputs):
             self.unscaled[output] = tensors[0]
         if hasattr(function, "cost"):

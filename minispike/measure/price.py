@@ -23,20 +23,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..autograd import Function, as_tensor, trace
+from ..autograd import Function, as_tensor, trace, unbroadcast
 from .energy import Follower, counted
 
 
 class Price(Function):
-    """Σ |x| · fan, for fan-outs that can be broadcast to x."""
+    """Σ |x| · fan, for fan-outs that can be broadcast to x. Entries of one fan-out are added up first."""
 
     def forward(self, x, *, fan):
-        self.slope = (1 - 2 * (x < 0).astype("int8")), fan
-        return (abs(x) * fan).sum(dtype="float64").astype(x.dtype)
+        self.fan, self.sign, self.shape = fan.astype(x.dtype), 1, x.shape
+        if (x < 0).any():  # no spike is
+            self.sign = 1 - 2 * (x < 0).astype(x.dtype)
+        return (unbroadcast(x * self.sign, fan.shape) * self.fan).sum(dtype="float64").astype(x.dtype)
 
     def backward(self, gy):
-        sign, fan = self.slope
-        return (sign * fan * gy).astype(gy.dtype)
+        return self.xp.broadcast_to(self.fan * gy * self.sign, self.shape)
 
 
 class Additions(Follower):

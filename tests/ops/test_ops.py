@@ -558,7 +558,7 @@ def functions(base=Function):
 NO_PRODUCTS = {
     "Add", "Sub", "Mul", "Div", "Neg", "Power", "Exp", "Log", "Tanh", "Reshape", "Transpose", "BroadcastTo",
     "GetItem", "Take", "Put", "Stack", "Sum", "AvgPool2d", "MaxPool2d", "Normalise", "SoftmaxCrossEntropy",
-    "Spike", "IntegrateAndFire", "NormaliseAndFire",
+    "Spike", "IntegrateAndFire", "NormaliseAndFire", "Price",
 }  # fmt: skip
 
 
