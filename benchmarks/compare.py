@@ -230,17 +230,37 @@ def software() -> dict[str, str]:
 
     flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
     vectors = " ".join(name for name in ("avx2", "fma", "avx512f") if name in flags)
-    ours = {"vectors": vectors, "products": products()}
+    ours = {"vectors": vectors, "products": products(), "kernels hold zmm": hold_zmm()}
     return {"OpenBLAS": f"{blas['version']}, {blas['architecture']}"} | ours | peers
+
+
+AVX2 = {  # on a processor with AVX-512: what holds each library to AVX2; torch.compile cannot be held
+    "OPENBLAS_CORETYPE": "Haswell",
+    "NUMBA_CPU_NAME": "haswell",  # which changes nothing without the features
+    "NUMBA_CPU_FEATURES": "+avx2,+fma",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+}
+
+
+def hold_zmm() -> bool:
+    """Return whether the machine code of a compiled loop uses AVX-512's registers."""
+    from numba import njit
+
+    from minispike.kernels.compiled import loops
+
+    x, fire = np.zeros(64, "float32"), njit(loops("loops").fire.py_func)  # what is cached cannot be read
+    fire(x, np.ones(8, "float32"), x.copy())
+    return any("zmm" in text for text in fire.inspect_asm().values())
 
 
 class Side:
     """A process that runs one task each time `once` asks for it."""
 
-    def __init__(self, side: str, task: str):
+    def __init__(self, side: str, task: str, isa: dict[str, str] | None = None):
         command = [sys.executable, "-m", "benchmarks.compare", "--work", side, task]
         pins = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-        env = {name: value for name, value in os.environ.items() if name not in pins}
+        env = {name: value for name, value in os.environ.items() if name not in pins} | (isa or {})
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
@@ -260,10 +280,10 @@ class Side:
         self.process.wait()
 
 
-def compare(task: str, pairs: int, compiled: bool) -> dict:
+def compare(task: str, pairs: int, compiled: bool, isa: dict[str, str]) -> dict:
     """Time all sides of a task in turn and return the record. The first two turns do not count."""
     names = ["ours", "jelly", "gemm"] + (["compiled"] if compiled and task == "train" else [])
-    sides = {name: Side(name, task) for name in names}
+    sides = {name: Side(name, task, isa) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     peak: dict[str, float] = {}
     for i in tqdm(range(pairs + 2), desc=task):
@@ -340,6 +360,8 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", choices=[[], *TASKS], help="what to time; all by default")
     parser.add_argument("--pairs", type=int, default=7, help="turns that count (default 7)")
     parser.add_argument("--compile", action="store_true", help="also time a training step with torch.compile")
+    held = "on a processor with AVX-512: hold both sides to AVX2"
+    parser.add_argument("--isa", choices=["avx2"], help=held)
     parser.add_argument("--out", metavar="FILE", help="the record; by default results/compare.json, of all")
     parser.add_argument("--work", nargs=2, metavar=("SIDE", "TASK"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -356,7 +378,7 @@ def main() -> None:
     }
     print("| task | minispike | SpikingJelly | of time | goal | of memory |\n|---|---|---|---|---|---|")
     for task in args.tasks or TASKS:
-        row = compare(task, args.pairs, args.compile)
+        row = compare(task, args.pairs, args.compile, AVX2 if args.isa else {})
         record["software"] = row.pop("software")
         record["rows"].append(row)
         what, must, aim = TASKS[task]

@@ -157,25 +157,27 @@ def large_times(shares: dict[str, float], turns: int) -> dict[str, float]:
 
 
 def measure(price: float, root: Path, seed: int, turns: int) -> list[dict]:
-    """Return times, active shares and firing rates of each model without and with its price."""
+    """Return times, active shares and firing rates of each variant of the models, for one seed.
+
+    Without a price and with the chosen one, also the times of Spikformer-4-384 at these active shares.
+    """
     set_threads(2)
     keep_freed_memory()
     _, test, _ = open_data("fashion-mnist", batch_size=SHOWN)
     images, _ = test.spread(SHOWN)
     rows = []
-    for model in tqdm(MODELS, desc="times"):
-        for each in (0.0, price):
-            variant = variant_of(model, each)
-            run = Run.open(folder_of(variant, seed, root / "train"))
-            trained = run.newest().model.eval()
-            counted = count(trained, images)
-            row = {"variant": variant, "seed": seed, "shares": shares_by_kind(trained, images)}
-            row |= {"active_share": {each.label: round(each.active_share, 4) for each in counted.rows}}
-            row |= {"firing_rates": {path: round(rate, 4) for path, rate in run.read_rates()[-1].items()}}
-            row |= {f"seconds, {SHOWN} images": times_of(trained, images, turns)}
-            if model == "Spikformer":
-                row |= {"seconds, 4-384 drawn at these shares": large_times(row["shares"], turns)}
-            rows.append(row)
+    for variant in tqdm(EXPERIMENTS["sparse"], desc="times"):
+        run = Run.open(folder_of(variant, seed, root / "train"))
+        trained = run.newest().model.eval()
+        row = {"variant": variant, "seed": seed, "shares": shares_by_kind(trained, images)}
+        counted = count(trained, images)
+        row["active_share"] = {each.label: round(each.active_share, 4) for each in counted.rows}
+        row["firing_rates"] = {path: round(rate, 4) for path, rate in run.read_rates()[-1].items()}
+        found = times_of(trained, images, turns)
+        row["ms an image"] = {name: round(1e3 * seconds / SHOWN, 3) for name, seconds in found.items()}
+        if variant in (variant_of("Spikformer"), variant_of("Spikformer", price)):
+            row["seconds, 4-384 drawn at these shares"] = large_times(row["shares"], turns)
+        rows.append(row)
     return rows
 
 

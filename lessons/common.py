@@ -15,8 +15,9 @@ from data_utils.loader import Loader
 from minispike import Module, evaluate, fit
 from minispike.files.checkpoint import load_encoder
 from minispike.masked import MaskedAutoencoder, pretrain
+from minispike.measure.price import priced
 from minispike.optim import AdamW, cosine_with_warmup, layer_scales
-from minispike.train import calibrate, set_gains
+from minispike.train import calibrate, classify, set_gains
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 
@@ -73,6 +74,7 @@ def train_on_digits(
     seed: int = 0,
     epochs: int = 20,
     lr: float = 3e-3,
+    price: float = 0.0,
     on_epoch: Callable[[dict], None] | None = None,
     progress: bool = True,
 ) -> list[dict]:
@@ -81,17 +83,19 @@ def train_on_digits(
     The optimizer is AdamW with batches of 32 and a cosine from lr to 1e-5. Weight decay 0.06 and label
     smoothing 0.1 are those of Spikformer's recipe for CIFAR. Images are shifted by up to 0.3 pixels. Batch
     norm's gain starts at 2. With gain 1 an input must be two standard deviations large for a neuron to fire
-    at once, and hardly any neuron fires in the first epochs.
+    at once, and hardly any neuron fires in the first epochs. price: the weight of the price on spikes
+    (lesson 15).
     """
     set_gains(model, 2)
     (images, labels), test = load_digits()
+    objective = partial(classify, label_smoothing=0.1)
     return fit(
         model,
         AdamW(model.parameters(), weight_decay=0.06),
         Batches(images, labels, 32, seed, augment=partial(shift, pixels=0.3)),
         epochs=epochs,
         schedule=partial(cosine_with_warmup, epochs=epochs, lr=lr, min_lr=1e-5),
-        label_smoothing=0.1,
+        objective=priced(objective, price) if price else objective,
         test=Loader(*test, 180),
         on_epoch=on_epoch,
         progress=progress,

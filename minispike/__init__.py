@@ -14,7 +14,7 @@ The learning path, simple to hard; a file imports only from those above it:
 
 The wings, which use it:
 
-    measure/     energy, profile, viz, inside: operations and joules; time and memory; figures
+    measure/     energy, price, profile, viz, inside: operations, joules, fewer spikes; time, memory; figures
     files/       picklemachine, torchfile, checkpoint, interop: PyTorch's files, our own, the authors' names
     runs/        recipes, folder, memory, session, compare, own, show, cli: the command line
 

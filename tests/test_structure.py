@@ -26,7 +26,7 @@ WITHIN = {
         "sps", "scs", "ssa", "fourier", "wavelet", "control", "dwc", "sasa", "mlp", "encoder", "decoder",
     ],
     "kernels": ["compiled", "loops", "unfolded", "transforms", "host", "event_loops", "events"],
-    "measure": ["energy", "profile", "viz", "inside"],
+    "measure": ["energy", "price", "profile", "viz", "inside"],
     "files": ["picklemachine", "torchfile", "checkpoint", "interop"],
     "runs": ["recipes", "folder", "memory", "session", "compare", "own", "show", "cli"],
 }  # fmt: skip

@@ -4,9 +4,8 @@ Reading order: elementwise, shape, matmul, windows, conv, pool, norm, transform,
 Function classes, forward next to backward, and under them the lowercase functions that people call. A class
 that contracts also states its `cost` and `fan_out` (measure/energy.py).
 
-An op is written once to be read, in plain array code. Where a faster form pays, it comes second: a subclass
-of the op, named <Op>_fast, that overrides forward and backward alone. It is what runs, and a test holds the
-two equal.
+An op is written once to be read, in plain array code. Where a faster form pays, it stands in kernels/: a
+subclass of the op that overrides forward and backward alone. It is what runs, and tests hold the two equal.
 """
 
 from ..autograd import Tensor

@@ -40,6 +40,16 @@ def test_images_become_batches(tmp_path, rng, name):
     assert isinstance(until, Until) and (until.first.augment.mixup, until.then.augment.mixup) == (0.2, 0)
 
 
+def test_a_share_of_the_training_samples_takes_the_place_of_the_test(tmp_path, rng):
+    write_mnist(tmp_path, rng, n=(60, 4))
+    whole, _, _ = open_data("mnist", str(tmp_path), batch_size=6)
+    train, test, _ = open_data("mnist", str(tmp_path), batch_size=6, val_split=0.5, shift=0.5)
+    assert train.n_samples + test.n_samples == 60 and train.augment.shift == 0.5 and test.augment is None
+    parts = [np.concatenate([images for images, _ in each]) for each in (train, test, whole)]
+    rows = [{images.tobytes() for images in part} for part in parts]
+    assert rows[0] | rows[1] == rows[2] and not rows[0] & rows[1]
+
+
 def test_a_batch_larger_than_the_set_holds_all_of_it(tmp_path, rng):
     write_mnist(tmp_path, rng)
     train, test, _ = open_data("mnist", str(tmp_path), batch_size=1000)

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from data_utils.loader import Loader, Prefetch, Until
+from data_utils.loader import Loader, Prefetch, Until, hold_out
 
 # ---------------------------------------------------------------- a batch at a time
 
@@ -124,6 +124,54 @@ def test_a_spread_is_taken_evenly_over_the_whole_set():
     assert loader().spread(3)[1].tolist() == [0, 4, 9] and loader().spread(1)[1].tolist() == [0]
     assert loader().spread(99)[1].tolist() == list(range(10))
     assert (loader(prepare=lambda x: -x).spread(3)[0] == [0, -4, -9]).all()
+
+
+# ---------------------------------------------------------------- samples held out
+
+
+def classes_of_different_sizes(seed=0, **options):
+    """12 samples of class 0, 5 of class 1 and 2 of class 2, in mixed order; an image is its number."""
+    labels = np.array([0] * 12 + [1] * 5 + [2] * 2)[np.random.default_rng(1).permutation(19)]
+    return Loader(np.arange(19.0), labels, 4, seed, **options)
+
+
+def test_a_share_of_each_class_is_held_out():
+    whole = classes_of_different_sizes(prepare=lambda x: 10 * x, augment=noise)
+    train, test = hold_out(whole, 0.25)
+    held, labels = together(test)
+    assert [int((labels == c).sum()) for c in range(3)] == [3, 1, 1]  # at least one of each
+    assert test.prepare is whole.prepare and np.array_equal(labels, whole.labels[(held / 10).astype(int)])
+    kept, kept_labels = together(train)
+    assert sorted([*kept, *held]) == [10.0 * i for i in range(19)] and train.n_samples == 14
+    assert np.array_equal(kept_labels, whole.labels[(kept / 10).astype(int)])
+    noisy, _ = together(train(3))
+    assert not set(noisy) & {i * 1.0 for i in range(19)}  # training samples are augmented as before
+    assert np.array_equal(noisy, together(hold_out(whole, 0.25)[0](3))[0])
+
+
+def test_what_is_held_out_does_not_depend_on_the_seed_and_lies_apart():
+    first, other = (together(hold_out(classes_of_different_sizes(seed), 0.25)[1])[0] for seed in (0, 7))
+    assert np.array_equal(first, other)
+    _, test = hold_out(Loader(np.arange(100.0), np.zeros(100, int), 10), 0.1)
+    assert np.array_equal(together(test)[0], np.arange(0.0, 100, 10))
+
+
+def test_two_loaders_in_turn_hold_out_the_same_samples():
+    both = [classes_of_different_sizes(augment=each) for each in (noise, None)]
+    train, test = hold_out(Until(2, *both), 0.25)
+    assert isinstance(train, Until) and train.n_samples == 14 and len(train) == 4
+    assert np.array_equal(together(test)[0], together(hold_out(both[1], 0.25)[1])[0])
+    assert sorted(together(train(2))[0]) == sorted(together(train.then)[0])
+
+
+def test_what_cannot_be_held_out():
+    for share in (0, 1, -0.1):
+        with pytest.raises(ValueError, match=f"between 0 and 1, got {share}"):
+            hold_out(loader(), share)
+    with pytest.raises(ValueError, match="class 0 has one sample"):
+        hold_out(loader(), 0.5)
+    train, test = hold_out(Loader(np.arange(2.0), np.zeros(2, int), 1), 0.99)
+    assert train.n_samples == test.n_samples == 1  # one is kept to train on
 
 
 # ---------------------------------------------------------------- two Loaders in turn

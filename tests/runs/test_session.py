@@ -11,6 +11,7 @@ from data_utils.loader import Loader, Prefetch
 from minispike import backend, parallel
 from minispike.files.checkpoint import load
 from minispike.kernels import events
+from minispike.measure.energy import count
 from minispike.runs import cli as command
 from minispike.runs import session as trainer
 from minispike.runs.cli import main
@@ -44,6 +45,7 @@ EFFECTS = [  # (a recipe's changes, one more change that must have an effect)
     (V2, INIT),
     (V2 | INIT, {"layer_decay": 0.5}),
     ({"objective": "masked"}, {"mask_ratio": 0.25}),
+    ({}, {"spike_price": 1.0}),
     ({}, {"depth": 2}),
     ({}, {"embed_dim": 32}),
     ({}, {"num_heads": 2}),
@@ -102,6 +104,41 @@ def test_a_training_begins_with_the_older_encoder_where_the_newest_is_damaged(tm
     older = load(run.previous)
     assert "going back to checkpoint.previous" in capsys.readouterr().err
     assert np.array_equal(model.blocks[0].mlp.fc1.map.weight.data, older.blocks[0].mlp.fc1.map.weight.data)
+
+
+# ---------------------------------------------------------------- the price of spikes
+
+
+def test_a_price_lowers_the_additions_and_both_are_recorded(tmp_path):
+    ends = {}
+    for price in (0.0, 8.0):
+        session(tmp_path / str(price), small(spike_price=price, mixup=0.0, epochs=3))
+        run = Run.open(tmp_path / str(price))
+        ends[price] = run.read_metrics()[-1]
+        images = next(iter(loaders(run.recipe)[1]))[0]
+        assert ends[price]["additions"] == count(run.newest().model, images).total("events").ac
+    assert "price" not in ends[0.0] and ends[8.0]["price"] > 0
+    assert ends[8.0]["additions"] < 0.7 * ends[0.0]["additions"]
+
+
+def test_settings_can_be_chosen_on_training_samples_that_are_held_out(tmp_path, few, capsys):
+    command = "train --data digits --T 1 --epochs 1 --val-split 0.25 --spike-price 1 --threads 1 --out"
+    assert main([*command.split(), str(tmp_path / "r")]) == 0
+    shown = capsys.readouterr().out
+    assert "digits, tested on 25% of the training samples, held out: 4 steps" in shown
+    assert "M additions an image" in shown
+    assert main(["evaluate", str(tmp_path / "r")]) == 0
+    shown = capsys.readouterr().out
+    assert "25% of the training samples, held out" in shown and "to the last bit" in shown
+    assert main(["show", str(tmp_path / "r"), "41", "--figure", str(tmp_path / "x.png")]) == 1  # of 40
+
+
+def test_a_run_of_an_older_version_has_no_additions_in_its_first_epochs(tmp_path):
+    run = Run.create(tmp_path / "r", small())
+    history = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "additions": 3.5}]
+    run.write_tables(history)
+    assert run.metrics.read_text().split() == ["epoch,loss,additions", "1,2.0,", "2,1.0,3.5"]
+    assert run.read_metrics() == history
 
 
 # ---------------------------------------------------------------- the course of a session
