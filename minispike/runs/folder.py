@@ -245,6 +245,9 @@ def saved_at(source: str | Path) -> Saved:
     return saved
 
 
+NOT_YET = ("additions", "")  # in the rows that an older version wrote
+
+
 def read_table(path: Path) -> list[dict[str, float]]:
     """Return the rows of a CSV file of numbers, none without a file. FileFormatError for a damaged file."""
     if not path.exists():
@@ -252,6 +255,6 @@ def read_table(path: Path) -> list[dict[str, float]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = csv.DictReader(file)
-            return [{key: float(value) for key, value in row.items() if value != ""} for row in rows]
+            return [{key: float(row[key]) for key in row if (key, row[key]) != NOT_YET} for row in rows]
     except (ValueError, TypeError) as error:  # TypeError: a row too long or too short
         raise FileFormatError(f"{path}: not as it was written; --resume writes it again") from error
