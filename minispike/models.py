@@ -145,12 +145,13 @@ def list_models() -> list[str]:
 
 
 def create_model(
-    name: str, *, rng=0, dtype: str = "float32", pretrained: bool = False, **overrides
+    name: str, *, rng=0, dtype: str = "float32", pretrained: bool | str = False, **overrides
 ) -> SpikingTransformer:
     """Build a model by name, with fresh weights from `rng` (a seed or a numpy Generator), in training mode.
 
     overrides: any field of configs.Config that the model's mixer uses, for example T, depth, mixer or tau.
-    pretrained: take trained weights from the folder weights/ of the repository instead. Then only T, smooth
+    pretrained: take trained weights from the folder weights/ of the repository instead; "sparse": those that
+    were trained with a price on spikes. Then only T, smooth
     and detach_reset may be overridden.
     Raises ValueError for an unknown name, TypeError for an unknown field; both say what there is.
     FileNotFoundError without trained weights for this model.
@@ -159,7 +160,7 @@ def create_model(
     if pretrained:
         from .files.checkpoint import trained_weights  # a wing: the only one that the learning path calls
 
-        model.load_state_dict(trained_weights(name, overrides))
+        model.load_state_dict(trained_weights(name, pretrained, overrides))
     return model
 
 

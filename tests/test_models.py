@@ -9,9 +9,11 @@ from data_utils import load_digits
 from minispike import Tensor, check_grads, create_model, evaluate, list_models, no_grad, ops, trace
 from minispike.configs import DATA, MIXER_FIELDS, PREFIXES, Config, configuration
 from minispike.files import checkpoint
-from minispike.files.checkpoint import Zeros, load, save
+from minispike.files.checkpoint import Zeros, load, load_all, save
+from minispike.measure.energy import additions_per_image
 from minispike.models import MIXERS, build_model
 from minispike.nn import LIF
+from minispike.runs.folder import read_table
 from minispike.surrogate import ATan
 
 from .blocks.test_blocks import lively
@@ -439,6 +441,24 @@ def test_a_trained_model_knows_the_unseen_digits():
     double = create_model("spikformer_1_64_digits", pretrained=True, dtype="float64", detach_reset=False)
     np.testing.assert_array_equal(double.head.weight.data, model.head.weight.data.astype("float64"))
     assert double.T == 4 and not double.blocks[0].mixer.attention.detach_reset
+
+
+def test_a_model_trained_with_a_price_adds_a_third(rng):
+    images, labels = load_digits()[1]
+    models = [create_model("spikformer_1_64_digits", pretrained=which) for which in (True, "sparse")]
+    usual, few = (additions_per_image(model, images, 90) for model in models)
+    assert few < 0.35 * usual and evaluate(models[1], [(images, labels)])[1] >= 0.975
+    with pytest.raises(ValueError, match="pretrained must be True, False or 'sparse', got 'few'"):
+        create_model("spikformer_1_64_digits", pretrained="few")
+
+
+def test_beside_trained_weights_stands_the_log_of_their_training():
+    files = sorted(checkpoint.WEIGHTS.glob("*.safetensors"))
+    assert len(files) >= 2
+    for path in files:
+        rows = read_table(path.with_suffix(".metrics.csv"))
+        assert {"loss", "accuracy", "lr", "additions", "test_accuracy"} <= rows[-1].keys()
+        assert rows[-1]["test_accuracy"] == load_all(path).training["test_accuracy"]
 
 
 def test_trained_weights_fix_everything_else(monkeypatch, tmp_path):

@@ -171,9 +171,13 @@ WEIGHTS = Path(__file__).parents[2] / "weights"
 CHANGEABLE = ("T", "smooth", "detach_reset")  # what trained weights leave open
 
 
-def trained_weights(name: str, overrides: dict) -> dict[str, Array]:
+SPARSE = "sparse"
+
+
+def trained_weights(name: str, which: bool | str, overrides: dict) -> dict[str, Array]:
     """Return the weights of a named model from the repository's folder weights/, as a state_dict.
 
+    which: True, or "sparse" for those that were trained with a price on spikes.
     overrides: what the caller changes in the model; ValueError if the weights would no longer belong to it.
     FileNotFoundError without weights for the model.
     """
@@ -183,6 +187,9 @@ def trained_weights(name: str, overrides: dict) -> dict[str, Array]:
         raise ValueError(
             f"trained weights fix {', '.join(fixed)}; with pretrained=True you may change {allowed}"
         )
+    if which not in (True, SPARSE):
+        raise ValueError(f"pretrained must be True, False or {SPARSE!r}, got {which!r}")
+    name = name if which is True else f"{name}.{which}"
     path = WEIGHTS / f"{name}.safetensors"
     if not path.exists():
         there = ", ".join(sorted(each.stem for each in WEIGHTS.glob("*.safetensors")))
