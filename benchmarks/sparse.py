@@ -42,7 +42,7 @@ from minispike.runs.folder import Run  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = {"Spikformer": "spikformer_2_64_fashion", "SAFormer": "saformer_2_64_fashion"}
-PRICES, POINTS, HELD_OUT = (0.5, 1.0, 2.0), 0.5, 0.1
+PRICES, POINTS, HELD_OUT = (0.1, 0.2, 0.5), 0.5, 0.1
 FASHION = {"data": "fashion-mnist", "epochs": 3}  # of the recipe's five: two at T = 1, and the last at T
 SHOWN = 64  # pictures in a batch whose inference is timed
 

@@ -28,7 +28,7 @@ from tqdm import tqdm  # noqa: E402
 
 from benchmarks.ablations import machine  # noqa: E402
 from benchmarks.compare import Side  # noqa: E402
-from data_utils.images.digits import load_digits  # noqa: E402
+from data_utils.datasets import open_data  # noqa: E402
 from minispike import Tensor, create_model, load, no_grad, set_threads, trace  # noqa: E402
 from minispike.kernels import events  # noqa: E402
 from minispike.measure import viz  # noqa: E402
@@ -156,13 +156,14 @@ def draw(rows: list[dict], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--turns", type=int, default=7, help="how often the ways take turns (default 7)")
-    what = "print what is chosen in each layer of this model on the test digits, and do nothing else"
+    what = "print what is chosen in each layer of this model on test images of its size, and do nothing else"
     parser.add_argument("--layers", metavar="FILE", help=what)
     args = parser.parse_args()
     set_threads(2)
     if args.layers:
-        images = load_digits()[1][0]
-        print(layers(load(args.layers), images))
+        model = load(args.layers)
+        _, test, _ = open_data("digits" if model.img_size[0] == 8 else "fashion-mnist", batch_size=360)
+        print(layers(model, test.spread(360)[0]))
         return
     keep_freed_memory()
     peer = Side("jelly", "infer") if find_spec("spikingjelly") else None

@@ -2,14 +2,53 @@
 
 As CuPy, it refuses NumPy's functions, ufuncs together with host arrays, indices that are host arrays, and any
 implicit conversion. So whatever runs on it has no stray NumPy. Registered as device "stand_in".
+
+It also counts what would happen on a GPU (`counting`): a launch for each operation that writes an array, none
+for a view; and a synchronisation wherever the host waits for a value.
 """
 
+from collections import Counter
+from contextlib import contextmanager
 from types import ModuleType
 
 import numpy as np
 import scipy.fft
 
 from minispike import backend
+
+counted = Counter()  # "launches", "synchronisations"; and each by the name of its operation
+
+
+@contextmanager
+def counting():
+    """Yield a Counter of the launches and synchronisations inside the block."""
+    counted.clear()
+    yield counted
+    counted["launches"] = sum(n for (kind, _), n in list_of(counted) if kind == "launch")
+    counted["synchronisations"] = sum(n for (kind, _), n in list_of(counted) if kind == "wait")
+
+
+def list_of(counts):
+    return [(key, n) for key, n in counts.items() if isinstance(key, tuple)]
+
+
+NO_LAUNCH = {"empty", "empty_like", "broadcast_to", "as_strided", "finfo", "result_type"}
+WAITS = {"item", "tolist", "sliding_window_view"}  # CuPy tests the last one's sizes on the device
+
+
+def count(name, arguments, result):
+    """Count an operation by its name, its arguments and what came out, all as NumPy has them."""
+    if name in WAITS:
+        counted["wait", name] += 1
+    elif name not in NO_LAUNCH and isinstance(result, (np.ndarray, np.generic)):
+        arrays = [x for x in flat(arguments) if isinstance(x, np.ndarray)]
+        is_view = isinstance(result, np.ndarray) and any(np.may_share_memory(result, x) for x in arrays)
+        if not is_view or any(result is x for x in arrays):  # in place, or with out=
+            counted["launch", name] += 1
+
+
+def flat(x):
+    return [z for y in x for z in flat(y)] if isinstance(x, (tuple, list)) else [x]
 
 
 class DeviceArray:
@@ -30,12 +69,16 @@ class DeviceArray:
         if name.startswith("__"):
             raise AttributeError(name)  # no __array_interface__: that too would be a way out
         value = getattr(self._host, name)
-        return wrap_call(value) if callable(value) else wrap(value)
+        return wrap_call(value, self._host) if callable(value) else wrap(value)
 
     def __getitem__(self, index):
-        return wrap(self._host[unwrap(index)])
+        result = self._host[unwrap(index)]
+        if isinstance(result, np.ndarray):  # one entry is a view on a GPU, and NumPy's number here
+            count("getitem", [self._host], result)
+        return wrap(result)
 
     def __setitem__(self, index, value):
+        counted["launch", "setitem"] += 1
         self._host[unwrap(index)] = unwrap(value)
 
     def __len__(self):
@@ -45,17 +88,21 @@ class DeviceArray:
         return (wrap(x) for x in self._host)
 
     def __float__(self):
+        counted["wait", "float"] += 1
         return float(self._host)
 
     def __int__(self):
+        counted["wait", "int"] += 1
         return int(self._host)
 
     def __bool__(self):
+        counted["wait", "bool"] += 1
         return bool(self._host)
 
 
 def _operator(name, in_place=False):
     def apply(self, *others):
+        counted["launch", name.strip("_")] += 1
         result = getattr(self._host, name)(*(unwrap(x) for x in others))
         if in_place:
             self._host = result
@@ -92,9 +139,11 @@ def unwrap(x):
     return x
 
 
-def wrap_call(function):
+def wrap_call(function, *owner):
     def call(*args, **kwargs):
-        result = function(*(unwrap(x) for x in args), **{key: unwrap(x) for key, x in kwargs.items()})
+        args, kwargs = [unwrap(x) for x in args], {key: unwrap(x) for key, x in kwargs.items()}
+        result = function(*args, **kwargs)
+        count(function.__name__, [*owner, args, list(kwargs.values())], result)
         return wrap(result)
 
     return call
@@ -119,6 +168,8 @@ class Module:
     def asarray(self, x, dtype=None):
         """The one explicit way in."""
         self.used.add("asarray")
+        if not isinstance(x, DeviceArray):
+            counted["launch", "asarray"] += 1  # a copy from the host
         return DeviceArray(np.array(x._host if isinstance(x, DeviceArray) else x, dtype))
 
 
@@ -130,7 +181,12 @@ class FFT:
 
 
 XP = Module()
-DEVICE = backend.Device(
-    "stand_in", DeviceArray, XP, lambda x: DeviceArray(x.copy()), lambda x: x._host, FFT()
-)
+
+
+def to_host(x):
+    counted["wait", "to_host"] += 1
+    return x._host
+
+
+DEVICE = backend.Device("stand_in", DeviceArray, XP, lambda x: DeviceArray(x.copy()), to_host, FFT())
 backend.DEVICES["stand_in"] = DEVICE
