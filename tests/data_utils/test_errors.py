@@ -39,7 +39,7 @@ def test_an_error_names_the_place_what_is_there_and_what_should_be():
     "data, kind",
     [
         (b"", "an empty file"),
-        (gzip.compress(b"a"), "gzip data"),
+        (gzip.compress(b"a", mtime=0), "gzip data"),
         (bz2.compress(b"a"), "bzip2 data"),
         (lzma.compress(b"a"), "xz data"),
         (saved(zipped), "a zip archive"),
