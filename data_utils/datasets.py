@@ -53,8 +53,8 @@ def open_data(
 
     root: the folder that holds the files. Without root, each reader looks where it looks by default. The
         digits have no files, so they take no root.
-    val_split: if not 0, this share of the training samples is held out, and test on it instead of on the
-        set's own test samples, see `hold_out`. So that settings are not chosen on what they are judged by.
+    val_split: if not 0, this share of the training samples is held out, and takes the place of the test
+        samples (see `hold_out`). Settings that are chosen on it have not seen the set's own test.
     batches: batch_size, and if wanted seed, mixup, mixup_probability and mixup_until, as in `open_events`.
 
     For images only; event sets ignore size:

@@ -144,9 +144,9 @@ assert dead[0] == dead[1] > 3 and slope == 0 and course["Sigmoid(4)"][-1][0] > c
 
 # %% [markdown]
 # ## What it brings on Fashion-MNIST
-# Recorded over three seeds: the small Spikformer with three prices, of which one was chosen on training
-# pictures that were held out, and its honest rival, fewer time steps. Milliseconds are those of inference,
-# per picture on two cores, where products with few spikes go by events.
+# `python -m benchmarks.sparse RUNS` takes some hours. It trains the small Spikformer with three prices, of
+# which one is chosen on training pictures that are held out, and its honest rival, fewer time steps. Where
+# its record is, it is shown here. Milliseconds are those of inference, where few spikes go by events.
 
 # %%
 path = RESULTS / "sparse.json"

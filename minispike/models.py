@@ -151,8 +151,7 @@ def create_model(
 
     overrides: any field of configs.Config that the model's mixer uses, for example T, depth, mixer or tau.
     pretrained: take trained weights from the folder weights/ of the repository instead; "sparse": those that
-    were trained with a price on spikes. Then only T, smooth
-    and detach_reset may be overridden.
+    were trained with a price on spikes. Then only T, smooth and detach_reset may be overridden.
     Raises ValueError for an unknown name, TypeError for an unknown field; both say what there is.
     FileNotFoundError without trained weights for this model.
     """

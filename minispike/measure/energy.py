@@ -235,7 +235,7 @@ class Follower:
 
         contraction(function, tensors, signals, output, path)
 
-    tensors: its inputs; before a contraction with a x, which is a times that with x, they hold x.
+    tensors: its inputs. In W (a x), where a is a number, x stands for a x, because W (a x) = a (W x).
     signals: the places of those that come from the input.
     """
 
