@@ -179,8 +179,9 @@ def unbroadcast(gx: Array, shape: tuple[int, ...]) -> Array:
     """Sum a gradient over the axes along which its input was broadcast: the adjoint of broadcasting."""
     if gx.shape == shape:
         return gx
-    gx = gx.sum(tuple(range(gx.ndim - len(shape))))
-    return gx.sum(tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True).reshape(shape)
+    new = gx.ndim - len(shape)
+    axes = (*range(new), *(new + i for i, n in enumerate(shape) if n == 1 < gx.shape[new + i]))
+    return (gx.sum(axes) if axes else gx).reshape(shape)
 
 
 # ---------------------------------------------------------------- backward

@@ -113,6 +113,36 @@ def plain() -> Iterator[None]:
         _plain.reset(token)
 
 
+def all_finite(*arrays: Array) -> bool:
+    """Return whether arrays of one device hold neither NaN nor Inf. On a GPU the host waits once."""
+    xp = get_xp(arrays[0])
+    return bool(xp.stack([xp.isfinite(x).all() for x in arrays]).all())
+
+
+def to_floats(values: dict[str, Any]) -> dict[str, float]:
+    """Return numbers, and arrays of one element, as Python floats. Those on a GPU come in one copy."""
+    away = {name: x for name, x in values.items() if is_array(x) and get_device(x) is not HOST}
+    found = {name: float(asarray(x).item()) for name, x in values.items() if name not in away}
+    if away:
+        xp = get_xp(next(iter(away.values())))
+        column = xp.stack([x.reshape(()).astype("float64", copy=False) for x in away.values()])
+        found |= zip(away, to_host(column).tolist(), strict=True)
+    return {name: found[name] for name in values}
+
+
+def all_to_host(arrays: dict[str, Array]) -> dict[str, np.ndarray]:
+    """Return arrays of one device as NumPy arrays. Those of a GPU come in one copy for each dtype."""
+    found = {name: x for name, x in arrays.items() if get_device(x) is HOST}
+    away = {name: x for name, x in arrays.items() if name not in found}
+    for dtype in sorted({x.dtype for x in away.values()}, key=str):
+        alike = {name: x for name, x in away.items() if x.dtype == dtype}
+        first, edges = next(iter(alike.values())), np.cumsum([x.size for x in alike.values()])
+        flat = to_host(get_xp(first).concatenate([x.reshape(-1) for x in alike.values()]))
+        parts = zip(alike.items(), np.split(flat, edges[:-1]), strict=True)
+        found |= {name: part.reshape(x.shape) for (name, x), part in parts}
+    return {name: found[name] for name in arrays}
+
+
 def asarray(x: Any) -> Array:
     """Return a device's array as it is, and anything else (a list, a number) as a NumPy array."""
     return np.asarray(x) if _find_device(x) in (None, HOST) else x

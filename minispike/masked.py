@@ -117,8 +117,8 @@ class MaskedAutoencoder(Module):
         mean, deviation = patch_moments(patches)
         hidden = Visible(~visible).rows(*self.grid)
         B, N, P = patches.shape
-        target = ((patches - mean) / deviation).reshape(1, B * N, P)[:, hidden]
-        return mse(take(predicted.reshape(1, B * N, P), hidden), Tensor(target))
+        target = take(((patches - mean) / deviation).reshape(1, B * N, P), hidden)
+        return mse(take(predicted.reshape(1, B * N, P), hidden), target)
 
     def encode(self, images, visible: Visible) -> Tensor:
         """Return the visible tokens [T, B, n_visible, D]; what images hold elsewhere does not matter."""
@@ -141,8 +141,8 @@ class MaskedAutoencoder(Module):
         x = self.embed(tokens.mean(0).reshape(1, -1, D))  # [1, B·n_visible, decoder_dim]
         N = self.grid[0] * self.grid[1]
         x = put(x, visible.rows(*self.grid), B * N).reshape(B, N, -1)
-        hidden = (~visible.tokens).reshape(B, N, 1).astype(x.dtype)
-        x = x + self.mask_token * hidden + self.positions
+        hidden = (~visible.tokens).reshape(B, N, 1).astype(x.dtype.name)
+        x = x + self.mask_token * to_device(hidden, get_device(x.data).name) + self.positions
         for block in self.decoder:
             x = block(x)
         return self.to_pixels(self.norm(x))
@@ -153,7 +153,7 @@ class MaskedAutoencoder(Module):
         predicted = self.decode(self.encode(images, shown), shown).data
         patches = patchify(images, self.patch)
         mean, deviation = patch_moments(patches)
-        keep = visible.reshape(*patches.shape[:2], 1)
+        keep = to_device(shown.tokens.reshape(*patches.shape[:2], 1), get_device(patches).name)
         patches = get_xp(patches).where(keep, patches, predicted * deviation + mean)
         return unpatchify(patches, self.img_size, self.patch)
 
@@ -203,7 +203,6 @@ def pretrain(model: MaskedAutoencoder, optimizer, batches, *, rng, **options) ->
     rng = make_rng(rng)
 
     def objective(model, images, _):
-        visible = random_visible(len(images), model.grid, model.n_visible, rng)
-        return model(images, to_device(visible, get_device(images).name)), {}
+        return model(images, random_visible(len(images), model.grid, model.n_visible, rng)), {}
 
     return fit(model, optimizer, batches, objective=objective, **options)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from .autograd import Tensor, as_tensor, where
-from .backend import get_xp, make_rng
+from .backend import HOST, all_finite, get_device, make_rng
 from .blocks.control import Identity, RandomMix
 from .blocks.dwc import DWC
 from .blocks.encoder import Block
@@ -64,7 +64,10 @@ class SpikingTransformer(Module):
 
 
 def check_images(x, img_size: tuple[int, int], in_channels: int, dtype) -> Tensor:
-    """Return images or frames x as a Tensor. ValueError for another shape or NaN, TypeError for a dtype."""
+    """Return images or frames x as a Tensor. ValueError for another shape, TypeError for another dtype.
+
+    ValueError, too, for NaN or Inf on the host. `fit` and `evaluate` look before they copy to a GPU.
+    """
     x = as_tensor(x)
     sizes = ", ".join(map(str, (*img_size, in_channels)))
     if x.ndim not in (4, 5) or x.shape[-3:] != (*img_size, in_channels) or 0 in x.shape:
@@ -73,7 +76,7 @@ def check_images(x, img_size: tuple[int, int], in_channels: int, dtype) -> Tenso
     if x.dtype != dtype:
         advice = f"convert with x.astype({str(dtype)!r})"
         raise TypeError(f"{where()}x is {x.dtype}, the parameters {dtype}: {advice}")
-    if not bool(get_xp(x.data).isfinite(x.data).all()):
+    if get_device(x.data) is HOST and not all_finite(x.data):  # a look at a GPU would have to wait for it
         raise ValueError(f"{where()}x {list(x.shape)} holds NaN or Inf")
     return x
 

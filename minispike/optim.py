@@ -30,6 +30,12 @@ class SGD:
                 v += p.grad
                 p.data -= self.lr * v
 
+    def gather(self) -> Array:
+        """Return all gradients in one flat array, 0 where a parameter has none."""
+        xp = get_xp(self.parameters[0].data)
+        each = (xp.zeros_like(p.data) if p.grad is None else p.grad for p in self.parameters)
+        return xp.concatenate([g.reshape(-1) for g in each])
+
     def zero_grad(self) -> None:
         """Forget the gradients, before the next backward adds new ones."""
         for p in self.parameters:
@@ -94,8 +100,7 @@ class AdamW(SGD):
     def step(self) -> None:
         """Move every parameter that has a gradient."""
         self.t += 1
-        if any(p.data.base is not self.flat[0] for p in self.parameters):
-            self._lay_out()  # model.to() or another optimizer has given them other arrays
+        self.gather()
         beta1, beta2 = self.betas
         update = twin(adamw, self.flat[0])
         for at, scale, decays in self._runs():
@@ -103,6 +108,20 @@ class AdamW(SGD):
             keep = 1 - lr * self.weight_decay if decays else 1.0
             rate, correction = lr / (1 - beta1**self.t), 1 - beta2**self.t
             update(*(each[at] for each in self.flat), keep, 1 - beta1, 1 - beta2, rate, correction, self.eps)
+
+    def gather(self) -> Array:
+        """Copy all gradients into one flat array, of which each `p.grad` becomes a view; return it."""
+        if any(p.data.base is not self.flat[0] for p in self.parameters):
+            self._lay_out()  # model.to() or another optimizer has given them other arrays
+        gradients, xp = self.flat[1], get_xp(self.flat[1])
+        found = {i: self.parameters[i].grad for i in self.places}
+        if any(g is not None and g.base is not gradients for g in found.values()):
+            none = [xp.zeros_like(self.parameters[i].data) if g is None else g for i, g in found.items()]
+            xp.concatenate([g.reshape(-1) for g in none], out=gradients)
+        for i, at in self.places.items():
+            if found[i] is not None:
+                self.parameters[i].grad = gradients[at].reshape(found[i].shape)
+        return gradients
 
     def _lay_out(self) -> None:
         """Put data, gradients, m and v of all parameters into flat arrays: first what decays."""
@@ -127,12 +146,11 @@ class AdamW(SGD):
         return self.parameters[i].ndim < 2, self.lr_scales[i]
 
     def _runs(self) -> Iterator[tuple[slice, float, bool]]:
-        """Copy the gradients; yield (place, lr scale, whether it decays) of neighbours of one kind."""
+        """Yield (place, lr scale, whether it decays) of neighbours of one kind that have gradients."""
         run, kind = None, None
         for i, at in self.places.items():
             if self.parameters[i].grad is None:
                 continue
-            self.flat[1][at] = self.parameters[i].grad.reshape(-1)
             if run and run.stop == at.start and kind == self._kind(i):
                 run = slice(run.start, at.stop)
                 continue

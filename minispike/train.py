@@ -12,7 +12,7 @@ from math import isfinite
 from tqdm import tqdm
 
 from .autograd import Tensor, no_grad, trace
-from .backend import get_device, get_xp, to_device, to_host
+from .backend import HOST, Array, all_finite, asarray, get_device, get_xp, to_device, to_floats
 from .blocks.scs import Stage
 from .nn import BatchNorm, Module, mode
 from .ops import softmax_cross_entropy
@@ -75,7 +75,8 @@ def fit(
     schedule: schedule(epoch) gives the learning rate at every step; where the number of steps is known, the
     epoch comes with its fraction.
     objective: objective(model, images, labels) gives the loss to descend and a dict of counts, each of which
-    is averaged over the samples; by default `classify`, with its label_smoothing.
+    is averaged over the samples (a number, or an array of one element on any device); by default `classify`,
+    with its label_smoothing.
     calibration: after each epoch, the number of its batches to `calibrate` the model with.
     test: batches to evaluate on after each epoch.    on_epoch: is called with each record.    on_step: is
     called with the Progress after each step.
@@ -99,9 +100,10 @@ def fit(
             optimizer.zero_grad()
             loss, counts = run()
             loss.backward()
-            check_finite(model, loss, run, f"epoch {epoch + 1}, step {at.step + 1}")
+            found = to_floats({"loss": loss.data, **counts, **sums_of(model, optimizer)})  # the only wait
+            check_finite(model, found, run, f"epoch {epoch + 1}, step {at.step + 1}")
             optimizer.step()
-            at.count(n, {"loss": loss.item() * n, **counts})
+            at.count(n, {"loss": found["loss"] * n} | {name: found[name] for name in counts})
 
             _show(bar, at, time.perf_counter() - began)
             if on_step:
@@ -163,7 +165,7 @@ def calibrate(model: Module, batches: Iterable) -> None:
     While weights move, a running mean lags when it averages many batches and is noisy when it averages few;
     with hard thresholds either costs accuracy. After arXiv 2105.07576, §3.
     """
-    norms = [module for _, module in model.named_modules() if isinstance(module, BatchNorm)]
+    norms = list(_norms(model).values())
     usual = [norm.momentum for norm in norms]
     try:
         with mode(model, training=True), no_grad():
@@ -178,62 +180,76 @@ def calibrate(model: Module, batches: Iterable) -> None:
 
 def evaluate(model: Module, batches: Iterable) -> tuple[float, float]:
     """Return (mean cross-entropy, accuracy) over (images, labels) batches, computed in eval mode."""
-    seen = correct = 0
-    total = 0.0
+    seen, total, correct = 0, 0.0, 0.0
     with mode(model, training=False), no_grad():
         for images, labels in batches:
             logits = model(_like(model, images))
-            total += softmax_cross_entropy(logits, labels).item() * len(labels)
-            correct += count_correct(logits, labels)
+            loss = softmax_cross_entropy(logits, labels).data
+            found = to_floats({"loss": loss, "correct": count_correct(logits, labels)})
+            total += found["loss"] * len(labels)
+            correct += found["correct"]
             seen += len(labels)
     if not seen:
         raise ValueError("evaluate was given no batches")
     return total / seen, correct / seen
 
 
-def count_correct(logits: Tensor, labels) -> int:
-    """Return how many rows of logits [B, K] have their largest entry at the label [B].
+def count_correct(logits: Tensor, labels) -> Array:
+    """Return how many rows of logits [B, K] have their largest entry at the label [B], where the logits are.
 
     Of soft targets [B, K] the largest entry counts as the label.
     """
-    labels = to_host(labels)
+    labels = to_device(asarray(labels), get_device(logits.data).name)
     labels = labels.argmax(1) if labels.ndim == 2 else labels
-    return int((to_host(logits.data).argmax(1) == labels).sum())
+    return (logits.data.argmax(1) == labels).sum()
 
 
 def _like(model: Module, images):
-    """Move a batch to where the model's parameters are."""
-    return to_device(images, get_device(model.parameters()[0].data).name)
+    """Move a batch to where the model's parameters are. NaN and Inf are refused on the way to a GPU."""
+    device = get_device(model.parameters()[0].data)
+    if get_device(images) is HOST is not device and not all_finite(images):
+        raise ValueError(f"images {list(images.shape)} hold NaN or Inf")
+    return to_device(images, device.name)
 
 
-def check_finite(model: Module, loss: Tensor, run: Callable, moment: str) -> None:
+def sums_of(model: Module, optimizer: SGD) -> dict[str, Array]:
+    """Return two sums that are finite only if all gradients and all running variances are."""
+    sums = {"gradients": optimizer.gather().sum(dtype="float64")}
+    variances = [norm.running_var for norm in _norms(model).values()]
+    if variances:
+        sums["variances"] = get_xp(variances[0]).concatenate(variances).sum(dtype="float64")
+    return sums
+
+
+def _norms(model: Module) -> dict[str, BatchNorm]:
+    return {path: norm for path, norm in model.named_modules() if isinstance(norm, BatchNorm)}
+
+
+def check_finite(model: Module, found: dict[str, float], run: Callable, moment: str) -> None:
     """Raise FloatingPointError if the loss, a gradient or a running variance is NaN or Inf.
 
-    The message names the first layer at fault.
+    found: the loss, and `sums_of` the model. The message names the first layer at fault.
     run: run() computes the loss again, for a look at every op's output.
     """
-    gradients = sum(float(p.grad.sum()) for p in model.parameters() if p.grad is not None)
-    norms = {path: norm for path, norm in model.named_modules() if isinstance(norm, BatchNorm)}
-    variances = sum(float(norm.running_var.sum()) for norm in norms.values())
-    if isfinite(loss.item()) and isfinite(gradients) and isfinite(variances):
+    if all(isfinite(found.get(name, 0.0)) for name in ("loss", "gradients", "variances")):
         return
     first: list[str] = []
 
     def look(function, inputs, output, path):
-        if not first and not bool(get_xp(output.data).isfinite(output.data).all()):
+        if not first and not all_finite(output.data):
             first.append(f"the output of {function.name} in {path or 'the model'}")
 
     with no_grad(), trace(look):
         run()
-    wide = (path for path, norm in norms.items() if not isfinite(float(norm.running_var.sum())))
+    wide = (path for path, norm in _norms(model).items() if not all_finite(norm.running_var))
     if not first and (path := next(wide, None)):
         first.append(f"the running variance of {path}")
     if not first:  # backward runs from the last layer to the first
         parameters = reversed(list(model.named_parameters()))
-        bad = (path for path, p in parameters if p.grad is not None and not isfinite(float(p.grad.sum())))
+        bad = (path for path, p in parameters if p.grad is not None and not all_finite(p.grad))
         first.append(f"the gradient of {next(bad, 'the loss')}")
     raise FloatingPointError(
-        f"training stopped at {moment}: loss {loss.item()}; NaN or Inf first in {first[0]}"
+        f"training stopped at {moment}: loss {found['loss']}; NaN or Inf first in {first[0]}"
     )
 
 

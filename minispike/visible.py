@@ -10,15 +10,19 @@ masked.py.)
 from __future__ import annotations
 
 from .autograd import Tensor, running, where
-from .backend import Array, get_xp
+from .backend import HOST, Array, to_host
 from .nn import Spiking
 from .ops import put, take
 
 
 class Visible:
-    """The visible tokens of a batch: a bool array [B, h, w], with the same number in every sample."""
+    """The visible tokens of a batch: a bool array [B, h, w], with the same number in every sample.
+
+    Masks stay on the host, where they are drawn: a GPU would have to be asked how many rows they leave.
+    """
 
     def __init__(self, tokens: Array):
+        tokens = to_host(tokens)
         if tokens.ndim != 3 or tokens.dtype != bool:
             got = f"{tokens.dtype}{list(tokens.shape)}"
             raise ValueError(f"{where()}a mask is a bool array [B, h, w], got {got}")
@@ -39,13 +43,13 @@ class Visible:
             return self.put(brick.fire(self.take(y), T), *y.shape[2:4])
 
     def rows(self, H: int, W: int) -> Array:
-        """Return the visible positions among B·H·W, for a grid that is a whole multiple of the tokens'."""
+        """Return the visible positions among B·H·W, on the host, for a whole multiple of the tokens' grid."""
         h, w = self.tokens.shape[1:]
         if H % h or W % w:
             raise ValueError(f"{where()}a mask of {h}×{w} tokens does not fit a grid of {H}×{W}")
         if (H, W) not in self._rows:
             cells = self.tokens.repeat(H // h, 1).repeat(W // w, 2)  # [B, H, W]
-            self._rows[H, W] = get_xp(cells).flatnonzero(cells)
+            self._rows[H, W] = HOST.xp.flatnonzero(cells)
         return self._rows[H, W]
 
     def take(self, x) -> Tensor:

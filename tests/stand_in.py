@@ -10,6 +10,7 @@ for a view; and a synchronisation wherever the host waits for a value.
 from collections import Counter
 from contextlib import contextmanager
 from types import ModuleType
+from weakref import WeakValueDictionary
 
 import numpy as np
 import scipy.fft
@@ -51,6 +52,9 @@ def flat(x):
     return [z for y in x for z in flat(y)] if isinstance(x, (tuple, list)) else [x]
 
 
+_wrapped = WeakValueDictionary()  # the DeviceArray of each host array, by its id
+
+
 class DeviceArray:
     """Holds a NumPy array where nothing but the stand-in's own module reaches it."""
 
@@ -58,6 +62,12 @@ class DeviceArray:
 
     def __init__(self, host):
         self._host = np.asarray(host)
+        _wrapped[id(self._host)] = self
+
+    @property
+    def base(self):
+        """The array that a view is of: always the same object, as in NumPy and CuPy."""
+        return None if self._host.base is None else _wrapped.get(id(self._host.base))
 
     def __array__(self, *_, **__):
         raise TypeError("implicit conversion of a device array to NumPy")

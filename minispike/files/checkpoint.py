@@ -24,7 +24,7 @@ from zlib import crc32
 import numpy as np
 from safetensors.numpy import save as serialise
 
-from ..backend import Array, to_host
+from ..backend import Array, all_to_host
 from ..configs import Config
 from ..masked import MaskedAutoencoder, build_masked
 from ..models import SpikingTransformer, build_model
@@ -72,7 +72,7 @@ def save(
     arrays = dict(model.state_dict())
     if optimizer:
         arrays |= {OPTIMIZER + name: array for name, array in optimizer.state_dict().items()}
-    arrays = {name: np.asarray(to_host(array), order="C") for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in all_to_host(arrays).items()}
     config, training = json.dumps(model.config, default=_encode), json.dumps(training or {})
     metadata = {"format": FORMAT, "config": config, "training": training}
     metadata["crc32"] = checksum(arrays, config + training)

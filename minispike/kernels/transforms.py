@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..backend import HOST, Array, get_device
+from functools import cache
+
+from ..backend import HOST, Array, get_device, to_device
 from ..ops.transform import Fourier, Wavelet, cosines
 from ..parallel import get_threads, threads_start
 
@@ -18,7 +20,7 @@ class HalfFourier(Fourier):
         """Compute ⌊N/2⌋ + 1 rows by a product; y[N − k] = y[k] gives the others."""
         N = x.shape[-2]
         half, y = N // 2 + 1, self.xp.empty(x.shape, x.dtype)
-        y[..., :half, :] = self.xp.asarray(cosines(N)[:half], x.dtype) @ x
+        y[..., :half, :] = half_of_cosines(N, get_device(x).name, x.dtype.name) @ x
         y[..., half:, :] = y[..., (N - 1) // 2 : 0 : -1, :]
         return y
 
@@ -36,6 +38,12 @@ class HalfFourier(Fourier):
         y[..., :1, half:] = mirror[..., :1, :]
         y[..., 1:, half:] = mirror[..., :0:-1, :]
         return y
+
+
+@cache
+def half_of_cosines(N: int, device: str, dtype: str) -> Array:
+    """Return the rows of C [N, N] up to ⌊N/2⌋, on a device."""
+    return to_device(cosines(N)[: N // 2 + 1].astype(dtype), device)
 
 
 class PairwiseHaar(Wavelet):

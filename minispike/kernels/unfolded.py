@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
+from operator import add
 
 from ..backend import HOST, Array, get_device, get_xp
 from ..ops.conv import Convolve2d
@@ -64,10 +66,10 @@ class UnfoldedConvolve2d(Convolve2d):
 
         def work(chunks):
             unfolded = self.windows.unfold(x, chunks, g.dtype)
-            return sum(cols.T @ g[images].reshape(-1, n_out) for images, cols in unfolded)
+            return reduce(add, (cols.T @ g[images].reshape(-1, n_out) for images, cols in unfolded))
 
         bytes_each = self.windows.bytes_each(x.shape[-1], g.dtype.itemsize)
-        return sum(in_chunks(work, len(x), bytes_each, g)).reshape(self.w.shape)
+        return reduce(add, in_chunks(work, len(x), bytes_each, g)).reshape(self.w.shape)
 
     def gradient_of_x(self, g):
         back = windows_back(self.shape, self.windows, self.padding)
@@ -112,8 +114,9 @@ class Windows:
         most, last = chunks[0].stop - chunks[0].start, self.stride * (self.size[0] - 1) + 1
         frame = xp.zeros((most, *self.frame, C), dtype)
         cols = xp.empty((most, *self.size, kh, kw * C), dtype)
-        lines = frame.reshape(most, self.frame[0], -1)  # [n, H, W·C]
-        pieces = xp.lib.stride_tricks.sliding_window_view(lines, kw * C, 2)[:, :, :: self.stride * C]
+        image, row, pixel, value = frame.strides
+        shape, strides = (most, self.frame[0], self.size[1], kw * C), (image, row, self.stride * pixel, value)
+        pieces = xp.lib.stride_tricks.as_strided(frame, shape, strides)  # each row of each window, in place
         for images in chunks:
             n = images.stop - images.start
             frame[:n, rows, columns] = x[images]

@@ -65,6 +65,6 @@ def priced(objective: Callable, weight: float) -> Callable:
         if not spent.macs:
             raise ValueError("no contraction that spikes enter: there is nothing to put a price on")
         price = spent.total * (1 / spent.macs)
-        return loss + weight * price, counts | {"price": price.item() * x.shape[-4]}
+        return loss + weight * price, counts | {"price": price.data.astype("float64") * x.shape[-4]}
 
     return with_price

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..autograd import no_grad, trace
-from ..backend import Array, to_host
+from ..backend import Array, to_floats, to_host
 from ..fused import NormaliseAndFire
 from ..neuron import IntegrateAndFire
 from ..nn import Module, mode
@@ -47,13 +47,13 @@ def firing_rates(model: Module, x, batch_size: int | None = None) -> dict[str, f
 
     def look(function, inputs, output, path):
         if isinstance(function, NEURONS):
-            rates[path] = rates.get(path, 0.0) + piece.shape[-4] / n * float(output.data.mean())
+            rates[path] = rates.get(path, 0.0) + piece.shape[-4] / n * output.data.mean().astype("float64")
 
     for first in range(0, n, batch_size or n):
         piece = x[..., first : first + (batch_size or n), :, :, :]
         with mode(model, training=False), no_grad(), trace(look):
             model(piece)
-    return rates
+    return to_floats(rates)
 
 
 def attention_map(spikes: dict[str, Array], mixer: str, num_heads: int) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from ..autograd import Function, Tensor, unbroadcast, where
+from ..backend import Array, get_xp
 
 # ---------------------------------------------------------------- move
 
@@ -59,12 +60,12 @@ class Take(Function):
     """y = x[:, rows]        gx = 0, with gx[:, rows] = gy        (no row twice)"""
 
     def forward(self, x, rows):
-        self.shape, self.rows = x.shape, rows
-        if self.xp.bincount(rows % x.shape[1], minlength=1).max() > 1:
+        if any_twice(rows % x.shape[1]):
             raise ValueError(
                 f"{where()}take needs {len(rows)} different rows of {x.shape[1]}, one came twice"
             )
-        return x[:, rows]
+        self.shape, self.rows = x.shape, self.xp.asarray(rows)
+        return x[:, self.rows]
 
     def backward(self, gy):
         gx = self.xp.zeros(self.shape, gy.dtype)
@@ -76,15 +77,20 @@ class Put(Function):
     """y = 0, with y[:, rows] = x        gx = gy[:, rows]        (the transpose of Take)"""
 
     def forward(self, x, rows, n):
-        self.rows = rows
-        if self.xp.bincount(rows % n, minlength=1).max() > 1:
+        if any_twice(rows % n):
             raise ValueError(f"{where()}put needs {len(rows)} different places of {n}, one came twice")
+        self.rows = self.xp.asarray(rows)
         y = self.xp.zeros((x.shape[0], n, *x.shape[2:]), x.dtype)
-        y[:, rows] = x
+        y[:, self.rows] = x
         return y
 
     def backward(self, gy):
         return gy[:, self.rows]
+
+
+def any_twice(rows: Array) -> bool:
+    """Return whether a number from 0 on comes twice."""
+    return bool(get_xp(rows).bincount(rows, minlength=1).max() > 1)
 
 
 class Stack(Function):
@@ -127,6 +133,7 @@ def getitem(x, index) -> Tensor:
 def take(x, rows) -> Tensor:
     """Return some rows of x [T, n, ...]: rows [m], different integers, the same at every t -> [T, m, ...].
 
+    rows: on the host, or where x is.
     Raises ValueError if a row is named twice: its gradient would be that of one of the two alone.
     """
     return Take.apply(x, rows=rows)

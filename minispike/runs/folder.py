@@ -22,7 +22,7 @@ from dataclasses import asdict, replace
 from io import BytesIO, StringIO
 from pathlib import Path
 
-from ..backend import get_xp
+from ..backend import all_finite
 from ..files.checkpoint import Saved, header_length, load_all, save, write_durably
 from ..files.torchfile import SIGNATURE, FileFormatError, what_it_is
 from ..measure import viz
@@ -118,10 +118,11 @@ class Run:
 
     def save(self, model: Module, optimizer: AdamW, progress: Progress, generators: dict) -> None:
         """Write a checkpoint and keep the one before it. FloatingPointError for a model with NaN or Inf."""
-        for path, array in model.state_dict().items():
-            if not bool(get_xp(array).isfinite(array).all()):
-                where = moment(progress)
-                raise FloatingPointError(f"training stopped at {where}: NaN or Inf first in {path}")
+        arrays = model.state_dict()
+        if not all_finite(*arrays.values()):
+            first = next(path for path, array in arrays.items() if not all_finite(array))
+            where = moment(progress)
+            raise FloatingPointError(f"training stopped at {where}: NaN or Inf first in {first}")
         states = {name: rng.bit_generator.state for name, rng in generators.items()}
         training = {"recipe": asdict(self.recipe), "progress": asdict(progress), "generators": states}
         training["data"] = self.data
