@@ -100,11 +100,10 @@ def fit(
             optimizer.zero_grad()
             loss, counts = run()
             loss.backward()
-            found = to_floats({"loss": loss.data, **counts, **sums_of(model, optimizer)})  # the only wait
+            found = to_floats({"loss": loss.data, **sums_of(model, optimizer), **counts})  # the only wait
             check_finite(model, found, run, f"epoch {epoch + 1}, step {at.step + 1}")
             optimizer.step()
             at.count(n, {"loss": found["loss"] * n} | {name: found[name] for name in counts})
-
             _show(bar, at, time.perf_counter() - began)
             if on_step:
                 on_step(at)

@@ -1,6 +1,7 @@
 """Devices side by side: the whole library on an array that refuses NumPy; threads; memory."""
 
 import ast
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -66,14 +67,16 @@ def test_every_op_gives_the_same_on_a_device(rng, device, name):
     f, *shapes = OPS[name]
     inputs = [rng.uniform(0.5, 1.5, shape) for shape in shapes]
     results = []
-    for place in ("cpu", device):
+    for place, storey in (("cpu", nullcontext), (device, nullcontext), (device, backend.plain)):
         leaves = [Tensor(to_device(x.copy(), place), requires_grad=True) for x in inputs]
-        y = f(*leaves)
+        with storey():
+            y = f(*leaves)
         assert backend.get_device(y.data).name == place
         y.backward(to_device(np.full(y.shape, 0.7), place))
         results.append([to_host(y.data)] + [to_host(leaf.grad) for leaf in leaves])
-    for a, b in zip(*results, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+    for a, *others in zip(*results, strict=True):
+        for b in others:
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -188,12 +191,13 @@ def xp_names() -> set[str]:
 def test_every_name_asked_of_an_array_module_exists_in_cupy():
     cupy = pytest.importorskip("cupy", exc_type=ImportError)
     missing = [name for name in xp_names() if not hasattr(cupy, name)]
-    assert not missing and hasattr(cupy.lib.stride_tricks, "sliding_window_view")
+    assert not missing and hasattr(cupy.lib.stride_tricks, "as_strided")
 
 
 def test_the_names_are_found():
     assert {"exp", "zeros", "matmul", "broadcast_to", "tanh", "isfinite", "sqrt"} <= xp_names()
-    assert all(hasattr(np, name) for name in xp_names())
+    only_cupy = {"RawModule", "cuda"}
+    assert all(hasattr(np, name) for name in xp_names() - only_cupy)
 
 
 def test_what_is_no_array_is_refused():

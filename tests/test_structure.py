@@ -25,7 +25,7 @@ WITHIN = {
     "blocks": [
         "sps", "scs", "ssa", "fourier", "wavelet", "control", "dwc", "sasa", "mlp", "encoder", "decoder",
     ],
-    "kernels": ["compiled", "loops", "unfolded", "transforms", "host", "event_loops", "events"],
+    "kernels": ["compiled", "loops", "unfolded", "transforms", "host", "cuda", "event_loops", "events"],
     "measure": ["energy", "price", "profile", "viz", "inside"],
     "files": ["picklemachine", "torchfile", "checkpoint", "interop"],
     "runs": ["recipes", "folder", "memory", "session", "compare", "own", "show", "cli"],

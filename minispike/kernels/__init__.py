@@ -9,6 +9,7 @@ cost, fan-out and name. It may decline inputs (`takes`); then the form that it i
     compiled     how loops are compiled, by Numba: pip install "minispike[fast]"
     loops        the loops of host
     host         batch norm with neurons, neurons alone, moments and the max-pool, for NumPy arrays
+    cuda         the same ops for CuPy arrays, by the kernels of kernels.cu
     event_loops  the loops of events
     events       products with spikes, for NumPy arrays
 """
@@ -16,16 +17,23 @@ cost, fan-out and name. It may decline inputs (`takes`); then the form that it i
 from __future__ import annotations
 
 
-def on_cuda() -> dict:
-    """Return {op: its twin} for CuPy arrays: those in array code."""
+def in_array_code() -> dict:
+    """Return {op: its twin} for any device's arrays."""
     from .transforms import Fourier, HalfFourier, PairwiseHaar, Wavelet
     from .unfolded import Convolve2d, UnfoldedConvolve2d
 
     return {Convolve2d: UnfoldedConvolve2d, Fourier: HalfFourier, Wavelet: PairwiseHaar}
 
 
+def on_cuda() -> dict:
+    """Return {op: its twin} for CuPy arrays."""
+    from . import cuda
+
+    return in_array_code() | cuda.TWINS
+
+
 def on_cpu() -> dict:
     """Return {op: its twin} for NumPy arrays."""
     from . import events, host
 
-    return on_cuda() | host.TWINS | events.TWINS
+    return in_array_code() | host.TWINS | events.TWINS

@@ -63,9 +63,14 @@ def statistics(x, running_mean, running_var, training, momentum, repeats=1) -> t
         needed = "more than one value per channel to train on"
         raise ValueError(f"{where()}batch_norm needs {needed}, got x {list(x.shape)}")
     mean, var = twin(moments, data)(data)
-    running_mean[...] = (1 - momentum) * running_mean + momentum * mean
-    running_var[...] = (1 - momentum) * running_var + momentum * (var * (n / (n - 1)))
+    twin(move_running, data)(running_mean, running_var, mean, var, momentum, n / (n - 1))
     return mean, var
+
+
+def move_running(running_mean, running_var, mean, var, momentum: float, unbias: float) -> None:
+    """Move the running statistics, in place, by `momentum` towards a batch's; unbias: n/(n − 1)."""
+    running_mean[...] = (1 - momentum) * running_mean + momentum * mean
+    running_var[...] = (1 - momentum) * running_var + momentum * (var * unbias)
 
 
 # ---------------------------------------------------------------- what people call
