@@ -92,6 +92,15 @@ def _cuda() -> Device:
     )
 
 
+def why_not(device: str) -> str | None:
+    """Return why a device cannot be used here, or None if it can."""
+    try:
+        to_device(np.zeros(1), device)
+    except Exception as error:  # CuPy is missing, or there is no GPU or driver, which CuPy tells in many ways
+        return str(error)
+    return None
+
+
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 

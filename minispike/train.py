@@ -100,10 +100,9 @@ def fit(
             optimizer.zero_grad()
             loss, counts = run()
             loss.backward()
-            found = to_floats({"loss": loss.data, **sums_of(model, optimizer), **counts})  # the only wait
-            check_finite(model, found, run, f"epoch {epoch + 1}, step {at.step + 1}")
+            counts = check_finite(model, optimizer, {"loss": loss.data, **counts}, run, at)
             optimizer.step()
-            at.count(n, {"loss": found["loss"] * n} | {name: found[name] for name in counts})
+            at.count(n, counts | {"loss": n * counts["loss"]})
             _show(bar, at, time.perf_counter() - began)
             if on_step:
                 on_step(at)
@@ -211,27 +210,32 @@ def _like(model: Module, images):
     return to_device(images, device.name)
 
 
-def sums_of(model: Module, optimizer: SGD) -> dict[str, Array]:
-    """Return two sums that are finite only if all gradients and all running variances are."""
-    sums = {"gradients": optimizer.gather().sum(dtype="float64")}
-    variances = [norm.running_var for norm in _norms(model).values()]
-    if variances:
-        sums["variances"] = get_xp(variances[0]).concatenate(variances).sum(dtype="float64")
-    return sums
-
-
 def _norms(model: Module) -> dict[str, BatchNorm]:
     return {path: norm for path, norm in model.named_modules() if isinstance(norm, BatchNorm)}
 
 
-def check_finite(model: Module, found: dict[str, float], run: Callable, moment: str) -> None:
-    """Raise FloatingPointError if the loss, a gradient or a running variance is NaN or Inf.
+def check_finite(
+    model: Module, optimizer: SGD, counts: dict, run: Callable, at: Progress
+) -> dict[str, float]:
+    """Return a step's counts as floats. FloatingPointError if loss, gradients or variances are not finite.
 
-    found: the loss, and `sums_of` the model. The message names the first layer at fault.
-    run: run() computes the loss again, for a look at every op's output.
+    counts: the loss, and what the step has counted. They come from a GPU in one copy, together with a sum of
+    all gradients and one of all running variances: the only time in a step that the host waits.
+    run: run() computes the loss again, for a look at every op's output. So the message names the first layer
+    with NaN or Inf.
     """
-    if all(isfinite(found.get(name, 0.0)) for name in ("loss", "gradients", "variances")):
-        return
+    variances = [norm.running_var for norm in _norms(model).values()]
+    sums = {"all gradients": optimizer.gather().sum(dtype="float64")}
+    if variances:
+        sums["all variances"] = get_xp(variances[0]).concatenate(variances).sum(dtype="float64")
+    found = to_floats(counts | sums)
+    if all(isfinite(found[name]) for name in ("loss", *sums)):
+        return {name: found[name] for name in counts}
+    _find_nan(model, found["loss"], run, f"epoch {at.epoch + 1}, step {at.step + 1}")
+
+
+def _find_nan(model: Module, loss: float, run: Callable, moment: str) -> None:
+    """Raise FloatingPointError that names the first layer with NaN or Inf."""
     first: list[str] = []
 
     def look(function, inputs, output, path):
@@ -247,9 +251,7 @@ def check_finite(model: Module, found: dict[str, float], run: Callable, moment: 
         parameters = reversed(list(model.named_parameters()))
         bad = (path for path, p in parameters if p.grad is not None and not all_finite(p.grad))
         first.append(f"the gradient of {next(bad, 'the loss')}")
-    raise FloatingPointError(
-        f"training stopped at {moment}: loss {found['loss']}; NaN or Inf first in {first[0]}"
-    )
+    raise FloatingPointError(f"training stopped at {moment}: loss {loss}; NaN or Inf first in {first[0]}")
 
 
 # ---------------------------------------------------------------- before it

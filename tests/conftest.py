@@ -6,7 +6,7 @@ import pytest
 from minispike import parallel
 from minispike.kernels.compiled import tell_what_is_missing
 
-from . import stand_in
+from . import stand_in  # noqa: F401  registers itself as a device
 
 
 def pytest_configure():
@@ -25,16 +25,16 @@ def rng():
     return np.random.default_rng(0)
 
 
-def _cuda_or_skip():
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed", exc_type=ImportError)
-    try:
-        cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        pytest.skip(f"no GPU: {error}")
-    return "cuda"
-
-
-@pytest.fixture(params=["stand_in", "cuda"])
+@pytest.fixture(params=["stand_in", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request):
-    """A device that is not the host: the stand-in always, a GPU where there is one."""
-    return stand_in.DEVICE.name if request.param == "stand_in" else _cuda_or_skip()
+    """A device that is not the host: the stand-in; with pytest -m gpu a GPU."""
+    return request.param
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """With pytest -m gpu nothing may be skipped: a test that did not run proves nothing."""
+    report = yield
+    if report.skipped and item.get_closest_marker("gpu"):
+        report.outcome, report.longrepr = "failed", f"skipped, which is a failure on a GPU: {report.longrepr}"
+    return report

@@ -19,7 +19,7 @@ from data_utils.loader import Prefetch
 from data_utils.own.description import Description
 from data_utils.own.pictures import Pictures
 
-from ..backend import make_rng
+from ..backend import make_rng, why_not
 from ..files.checkpoint import DiskFull, Saved, save
 from ..files.interop import load_official
 from ..files.torchfile import FileFormatError
@@ -241,6 +241,9 @@ def run_evaluate(args) -> None:
         model.T = 1
     bar = tqdm(Prefetch(test), desc="test", leave=False, disable=None)  # None: only on a terminal
     device = args.device or recipe.device
+    if not args.device and (reason := why_not(device)):
+        print(f"note: evaluated on the processor, not where it was trained ({reason})", file=sys.stderr)
+        device = "cpu"
     loss, accuracy = evaluate(model.to(device), bar)
     moment = f"epoch {at['epoch']} of {recipe.epochs}" + (f" and {at['step']} steps" if at["step"] else "")
     moment += f", at T = {model.T}"

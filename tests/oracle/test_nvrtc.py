@@ -1,6 +1,6 @@
 """kernels.cu goes through NVIDIA's own compiler, to machine code of three generations, without a GPU.
 
-    pip install "nvidia-cuda-nvrtc-cu12==12.9.*"        CuPy itself asks for a driver before it compiles
+pip install "nvidia-cuda-nvrtc-cu12==12.9.*"        CuPy itself asks for a driver before it compiles
 """
 
 import ctypes
