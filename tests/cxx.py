@@ -23,11 +23,12 @@ COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 SHIM = """
 #include <cmath>
 using std::exp; using std::fabs; using std::sqrt;
-struct Place { unsigned x, y; };
+struct Place { unsigned x, y, z; };
 static Place threadIdx, blockIdx, blockDim, gridDim;
 #define __global__
 #define __device__ inline
 #define __shared__ static
+#define __launch_bounds__(threads)
 #define EACH_THREAD for (threadIdx.y = 0; threadIdx.y < blockDim.y; threadIdx.y++) \\
                     for (threadIdx.x = 0; threadIdx.x < blockDim.x; threadIdx.x++)
 #define BARRIER
@@ -46,7 +47,9 @@ struct Flushed {
 LAUNCH = """
 extern "C" void run_{name}(const unsigned* sizes, {parameters}) {{
     FLUSHED
-    gridDim.x = sizes[0], gridDim.y = sizes[1], blockDim.x = sizes[2], blockDim.y = sizes[3];
+    gridDim.x = sizes[0], gridDim.y = sizes[1], gridDim.z = sizes[2];
+    blockDim.x = sizes[3], blockDim.y = sizes[4];
+    for (blockIdx.z = 0; blockIdx.z < gridDim.z; blockIdx.z++)
     for (blockIdx.y = 0; blockIdx.y < gridDim.y; blockIdx.y++)
         for (blockIdx.x = 0; blockIdx.x < gridDim.x; blockIdx.x++) {name}({names});
 }}
@@ -80,7 +83,7 @@ def flushes():
 @cache
 def library(code, defines):
     """Compile CUDA C with a function run_NAME for each kernel, which loops over its blocks."""
-    found = re.findall(r"^KERNEL (\w+)\(([^)]*)\)", code, re.MULTILINE)
+    found = re.findall(r"^KERNEL\(.*?\) (\w+)\(([^)]*)\)", code, re.MULTILINE)
     launches = ""
     for name, parameters in found:
         names = ", ".join(each.split()[-1] for each in parameters.split(","))
@@ -91,7 +94,7 @@ def library(code, defines):
     folder.mkdir(exist_ok=True)
     target, made = folder / f"{key}.so", folder / f"{key}.{id(text)}.so"
     if not target.exists():
-        command = [COMPILER, "-x", "c++", "-", "-std=c++14", "-O2", "-shared", "-fPIC"]
+        command = [COMPILER, "-x", "c++", "-", "-std=c++17", "-O2", "-shared", "-fPIC"]
         subprocess.run([*command, *defines, "-o", made], input=text, text=True, check=True)
         made.rename(target)
     return ctypes.CDLL(str(target))
@@ -107,7 +110,7 @@ class RawModule:
         kernel = getattr(self.library, f"run_{name}")
 
         def launch(grid, block, arguments):
-            sizes = (ctypes.c_uint * 4)(*grid, *block)
+            sizes = (ctypes.c_uint * 5)(*(*grid, 1)[:3], *block)
             kernel(sizes, *map(as_c, arguments))
 
         return launch

@@ -9,7 +9,7 @@ cost, fan-out and name. It may decline inputs (`takes`); then the form that it i
     compiled     how loops are compiled, by Numba: pip install "minispike[fast]"
     loops        the loops of host
     host         batch norm with neurons, neurons alone, moments and the max-pool, for NumPy arrays
-    cuda         the same ops for CuPy arrays, by the kernels of kernels.cu
+    cuda         the same for CuPy arrays, by the kernels of kernels.cu
     event_loops  the loops of events
     events       products with spikes, for NumPy arrays
 """

@@ -11,6 +11,7 @@ so on the host.
 from __future__ import annotations
 
 from functools import cache, partial
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from ..backend import Array, get_xp
 from ..fused import NormaliseAndFire
 from ..neuron import IntegrateAndFire, Neuron
 from ..ops import norm
+from ..ops.conv import ConvolveDepthwise2d
+from ..ops.matmul import column_sums
 from ..ops.pool import MaxPool2d
 from ..ops.windows import out_sizes
 from .host import KINDS
@@ -40,7 +43,7 @@ def module(xp, dtype: str, T: int, static: bool, normed: bool, neuron: Neuron):
     numbers |= {"DETACHED": neuron.detach_reset, "SURROGATE": KINDS[type(neuron.surrogate)]}
     defines = {"REAL": {"float32": "float", "float64": "double"}[dtype]}
     defines |= {name: repr(float(x) if isinstance(x, float) else int(x)) for name, x in numbers.items()}
-    options = ("--std=c++14", "--fmad=false", *(f"-D{name}={value}" for name, value in defines.items()))
+    options = ("--fmad=false", *(f"-D{name}={value}" for name, value in defines.items()))
     return xp.RawModule(code=SOURCE, options=options)
 
 
@@ -66,9 +69,9 @@ def tiles(channels: int, positions: int) -> tuple:
     return (max(1, min(-(-positions // ROWS), BLOCKS // columns)), columns), (LANES, ROWS)
 
 
-def over(channels: int) -> tuple:
-    """Return grid and block where each channel has LANES threads, for what is added up over blocks."""
-    return (-(-channels // LANES), 1), (LANES, LANES)
+def over(channels: int, rows: int = 1) -> tuple:
+    """Return grid and block where each channel and row has LANES threads, to add up what blocks found."""
+    return (-(-channels // LANES), rows), (LANES, LANES)
 
 
 def flat(n: int) -> tuple:
@@ -116,7 +119,7 @@ class NormaliseAndFireOnCuda(NormaliseAndFire):
         launch = partial(run, settings=self.settings)
         arguments = x, whole(gy), *self.affine, self.eps, i64(n), i32(C), gx, parts
         launch("back_through_time", x.dtype, where, *arguments)
-        launch("add_up", x.dtype, over(C), parts, i32(len(parts)), i32(C), sums)
+        launch("add_up", x.dtype, over(C, 2), parts, i32(len(parts)), i32(C), sums)
         arguments = x, mean, var, gamma, sums, self.eps, i64(x.size), i32(C), i32(self.own), gx, ggamma, gbeta
         launch("spread", x.dtype, tiles(C, x.size // C), *arguments)
         return gx, ggamma, gbeta
@@ -165,6 +168,38 @@ def move_running(running_mean, running_var, mean, var, momentum: float, unbias: 
     run("move_running", mean.dtype, flat(len(mean)), *arguments, i32(len(mean)))
 
 
+# ---------------------------------------------------------------- depthwise convolution
+
+
+class DepthwiseOnCuda(ConvolveDepthwise2d):
+    """Each window once, all its taps at a time. Backward collects for x, and adds up for w tap by tap."""
+
+    @staticmethod
+    def takes(x, w, b=None, **_) -> bool:
+        return 0 < x.size < 2**31 * x.shape[-1]
+
+    def forward(self, x, w, b=None, *, stride, padding):
+        self.x, self.w, self.has_bias, C = whole(x), whole(w), b is not None, x.shape[-1]
+        size = out_sizes(x.shape, w.shape[:2], stride, padding)
+        y = self.xp.empty((*x.shape[:-3], *size, C), x.dtype)  # [..., H', W', C]
+        self.sizes = *map(i32, (*x.shape[-3:], *w.shape[:2], stride, padding, *size)), i32(y.size // C)
+        bias = NOTHING if b is None else whole(b)
+        run("depthwise", x.dtype, tiles(C, y.size // C), self.x, self.w, bias, *self.sizes, y)
+        return y
+
+    def backward(self, gy):
+        gy, C, taps = whole(gy), gy.shape[-1], prod(self.w.shape[:2])
+        gx, sizes = self.xp.empty_like(self.x), (*self.sizes[:-1], i32(self.x.size // gy.shape[-1]))
+        run("depthwise_back", gy.dtype, tiles(C, gx.size // C), gy, self.w, *sizes, gx)
+        (blocks, columns), block = tiles(C, gy.size // C)
+        parts, sums = self.xp.empty((blocks, taps, C), "float64"), self.xp.empty((taps, C), "float64")
+        where = (blocks, columns, taps), block
+        run("depthwise_weights", gy.dtype, where, self.x, gy, *self.sizes, parts)
+        run("add_up", gy.dtype, over(C, taps), parts, i32(blocks), i32(C), sums)
+        gw = sums.astype(gy.dtype).reshape(self.w.shape)
+        return (gx, gw, column_sums(gy).astype(gy.dtype)) if self.has_bias else (gx, gw)
+
+
 # ---------------------------------------------------------------- max-pool
 
 
@@ -202,6 +237,7 @@ def adamw(p, g, m, v, *constants) -> None:
 TWINS = {
     NormaliseAndFire: NormaliseAndFireOnCuda,
     IntegrateAndFire: IntegrateAndFireOnCuda,
+    ConvolveDepthwise2d: DepthwiseOnCuda,
     MaxPool2d: MaxPool2dOnCuda,
     norm.moments: moments,
     norm.move_running: move_running,

@@ -1,5 +1,5 @@
-// CUDA C for cuda.py: batch norm with neurons, moments, the max-pool, AdamW. The derivations stand beside the
-// ops (neuron.py, ops/norm.py, ops/pool.py, optim.py).
+// CUDA C for cuda.py: batch norm with neurons, moments, depthwise convolution, max-pool, AdamW. The derivations
+// stand beside the ops (neuron.py, ops/norm.py, ops/conv.py, ops/pool.py, optim.py).
 //
 // Settings come as #defines, so that the compiler sees constants:
 //     REAL                                  float or double
@@ -28,7 +28,7 @@
 #define LANES 32
 #define ROWS 8
 #define FEW 16  // values that are added up in real before they go into a sum in double
-#define KERNEL extern "C" __global__ void
+#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
 
 typedef REAL real;
 typedef long long index;
@@ -91,8 +91,8 @@ __device__ Norm norm_of(const real* mean, const real* var, const real* gamma, co
     return norm;
 }
 
-KERNEL normalise_and_fire(const real* x, const real* mean, const real* var, const real* gamma, const real* beta,
-                          real eps, index n, int C, real* s) {
+KERNEL(LANES * ROWS) normalise_and_fire(const real* x, const real* mean, const real* var, const real* gamma,
+                                        const real* beta, real eps, index n, int C, real* s) {
     EACH_THREAD {
         const int c = blockIdx.y * LANES + threadIdx.x;
         if (c < C) {
@@ -113,8 +113,9 @@ KERNEL normalise_and_fire(const real* x, const real* mean, const real* var, cons
 
 // gx becomes the gradient of the neurons' current, in x's shape; parts [gridDim.x, 2, C] its sums over a block's
 // positions: alone, and times x - mean. H is computed again.
-KERNEL back_through_time(const real* x, const real* gy, const real* mean, const real* var, const real* gamma,
-                         const real* beta, real eps, index n, int C, real* gx, double* parts) {
+KERNEL(LANES * ROWS) back_through_time(const real* x, const real* gy, const real* mean, const real* var,
+                                       const real* gamma, const real* beta, real eps, index n, int C, real* gx,
+                                       double* parts) {
     __shared__ double sums[2][ROWS][LANES];
     EACH_THREAD {
         const int c = blockIdx.y * LANES + threadIdx.x;
@@ -170,33 +171,33 @@ KERNEL back_through_time(const real* x, const real* gy, const real* mean, const 
     }
 }
 
-// sums [2, C] of parts [count, 2, C]; a block has LANES x LANES threads
-KERNEL add_up(const double* parts, int count, int C, double* sums) {
-    __shared__ double found[2][LANES][LANES];
+// sums [rows, C] of parts [count, rows, C]; a block has LANES x LANES threads for one row
+KERNEL(LANES * LANES) add_up(const double* parts, int count, int C, double* sums) {
+    __shared__ double found[LANES][LANES];
     EACH_THREAD {
         const int c = blockIdx.x * LANES + threadIdx.x;
-        for (int which = 0; which < 2; which++) {
-            double total = 0;
-            if (c < C)
-                for (int k = threadIdx.y; k < count; k += LANES) total += parts[((index)k * 2 + which) * C + c];
-            found[which][threadIdx.y][threadIdx.x] = total;
-        }
+        double total = 0;
+        if (c < C)
+            for (int k = threadIdx.y; k < count; k += LANES)
+                total += parts[((index)k * gridDim.y + blockIdx.y) * C + c];
+        found[threadIdx.y][threadIdx.x] = total;
     }
     BARRIER
     EACH_THREAD {
         const int c = blockIdx.x * LANES + threadIdx.x;
-        if (threadIdx.y < 2 && c < C) {
+        if (threadIdx.y == 0 && c < C) {
             double total = 0;
-            for (int k = 0; k < LANES; k++) total += found[threadIdx.y][k][threadIdx.x];
-            sums[threadIdx.y * C + c] = total;
+            for (int k = 0; k < LANES; k++) total += found[k][threadIdx.x];
+            sums[blockIdx.y * C + c] = total;
         }
     }
 }
 
 // gx = (gx - gbeta / rows - (x - mean) ggamma r / rows) scale, in place; own = 0: gx = gx scale.
 // sums [2, C] are those of back_through_time: gbeta, and ggamma / r
-KERNEL spread(const real* x, const real* mean, const real* var, const real* gamma, const double* sums, real eps,
-              index n, int C, int own, real* gx, real* ggamma, real* gbeta) {
+KERNEL(LANES * ROWS) spread(const real* x, const real* mean, const real* var, const real* gamma,
+                            const double* sums, real eps, index n, int C, int own, real* gx, real* ggamma,
+                            real* gbeta) {
     EACH_THREAD {
         const int c = blockIdx.y * LANES + threadIdx.x;
         if (c < C) {
@@ -226,7 +227,7 @@ __device__ Moments merge(Moments a, Moments b) {  // Chan, Golub & LeVeque 1979
 
 // parts [gridDim.x, 3, C]: k, mean and squares of each block's share of the rows of x [rows, C]. A thread takes
 // FEW rows at a time: their mean by differences to the first, then the squares about it.
-KERNEL moments(const real* x, index rows, int C, double* parts) {
+KERNEL(LANES * ROWS) moments(const real* x, index rows, int C, double* parts) {
     __shared__ Moments found[ROWS][LANES];
     EACH_THREAD {
         const int c = blockIdx.y * LANES + threadIdx.x;
@@ -266,7 +267,7 @@ KERNEL moments(const real* x, index rows, int C, double* parts) {
 }
 
 // mean and biased variance [C] of parts [count, 3, C]; a block has LANES x LANES threads
-KERNEL merge_moments(const double* parts, int count, int C, real* mean, real* var) {
+KERNEL(LANES * LANES) merge_moments(const double* parts, int count, int C, real* mean, real* var) {
     __shared__ Moments found[LANES][LANES];
     EACH_THREAD {
         const int c = blockIdx.x * LANES + threadIdx.x;
@@ -291,8 +292,8 @@ KERNEL merge_moments(const double* parts, int count, int C, real* mean, real* va
 }
 
 // running statistics towards a batch's: see norm.move_running. keep = 1 - momentum
-KERNEL move_running(real* running_mean, real* running_var, const real* mean, const real* var, real keep,
-                    real momentum, real unbias, int C) {
+KERNEL(LANES * ROWS) move_running(real* running_mean, real* running_var, const real* mean, const real* var,
+                                  real keep, real momentum, real unbias, int C) {
     EACH_THREAD {
         const int c = blockIdx.x * blockDim.x + threadIdx.x;
         if (c < C) {
@@ -302,11 +303,87 @@ KERNEL move_running(real* running_mean, real* running_var, const real* mean, con
     }
 }
 
+// ---------------------------------------------------------------- depthwise convolution
+
+// x [images, H, W, C], w [kh, kw, C], b [C] or null -> y [windows, C], windows = images * height * width
+KERNEL(LANES * ROWS) depthwise(const real* x, const real* w, const real* b, int H, int W, int C, int kh, int kw,
+                               int stride, int padding, int height, int width, int windows, real* y) {
+    EACH_THREAD {
+        const int c = blockIdx.y * LANES + threadIdx.x;
+        if (c < C)
+            for (int at = blockIdx.x * ROWS + threadIdx.y; at < windows; at += gridDim.x * ROWS) {
+                const int q = at % width, p = at / width % height;
+                const real* image = x + (index)(at / width / height) * H * W * C + c;
+                real total = 0;
+                for (int i = 0; i < kh; i++)
+                    for (int j = 0; j < kw; j++) {
+                        const int row = p * stride + i - padding, column = q * stride + j - padding;
+                        if (row < 0 || row >= H || column < 0 || column >= W) continue;
+                        total += image[((index)row * W + column) * C] * w[(i * kw + j) * C + c];
+                    }
+                y[(index)at * C + c] = b ? total + b[c] : total;
+            }
+    }
+}
+
+// gx [places, C] of images [H, W]: each place collects from the windows that saw it
+KERNEL(LANES * ROWS) depthwise_back(const real* gy, const real* w, int H, int W, int C, int kh, int kw, int stride,
+                                    int padding, int height, int width, int places, real* gx) {
+    EACH_THREAD {
+        const int c = blockIdx.y * LANES + threadIdx.x;
+        if (c < C)
+            for (int at = blockIdx.x * ROWS + threadIdx.y; at < places; at += gridDim.x * ROWS) {
+                const int column = at % W, row = at / W % H, image = at / W / H;
+                real total = 0;
+                for (int i = 0; i < kh; i++)
+                    for (int j = 0; j < kw; j++) {
+                        const int down = row + padding - i, right = column + padding - j;
+                        if (down < 0 || right < 0 || down % stride || right % stride) continue;
+                        const int p = down / stride, q = right / stride;
+                        if (p >= height || q >= width) continue;
+                        total += gy[(((index)image * height + p) * width + q) * C + c] * w[(i * kw + j) * C + c];
+                    }
+                gx[(index)at * C + c] = total;
+            }
+    }
+}
+
+// parts [gridDim.x, kh * kw, C]: sums of x gy over a block's windows, for the tap blockIdx.z
+KERNEL(LANES * ROWS) depthwise_weights(const real* x, const real* gy, int H, int W, int C, int kh, int kw,
+                                       int stride, int padding, int height, int width, int windows,
+                                       double* parts) {
+    __shared__ double sums[ROWS][LANES];
+    EACH_THREAD {
+        const int c = blockIdx.y * LANES + threadIdx.x, i = blockIdx.z / kw, j = blockIdx.z % kw;
+        double total = 0;
+        real part = 0;
+        int added = 0;
+        if (c < C)
+            for (int at = blockIdx.x * ROWS + threadIdx.y; at < windows; at += gridDim.x * ROWS) {
+                const int q = at % width, p = at / width % height, image = at / width / height;
+                const int row = p * stride + i - padding, column = q * stride + j - padding;
+                if (row >= 0 && row < H && column >= 0 && column < W)
+                    part += x[(((index)image * H + row) * W + column) * C + c] * gy[(index)at * C + c];
+                if (++added == FEW) total += part, part = 0, added = 0;
+            }
+        sums[threadIdx.y][threadIdx.x] = total + part;
+    }
+    BARRIER
+    EACH_THREAD {
+        const int c = blockIdx.y * LANES + threadIdx.x;
+        if (threadIdx.y == 0 && c < C) {
+            double total = 0;
+            for (int row = 0; row < ROWS; row++) total += sums[row][threadIdx.x];
+            parts[((index)blockIdx.x * kh * kw + blockIdx.z) * C + c] = total;
+        }
+    }
+}
+
 // ---------------------------------------------------------------- max-pool
 
 // x [images, H, W, C] -> y and winner [windows, C]. The first maximum's tap wins; lowest: -infinity.
-KERNEL max_pool(const real* x, int H, int W, int C, int k, int stride, int padding, int height, int width,
-                int windows, real lowest, real* y, unsigned char* winner) {
+KERNEL(LANES * ROWS) max_pool(const real* x, int H, int W, int C, int k, int stride, int padding, int height,
+                              int width, int windows, real lowest, real* y, unsigned char* winner) {
     EACH_THREAD {
         const int c = blockIdx.y * LANES + threadIdx.x;
         if (c < C)
@@ -329,8 +406,8 @@ KERNEL max_pool(const real* x, int H, int W, int C, int k, int stride, int paddi
 }
 
 // gx [places, C] of images [H, W]: each collects from the windows that it won, in the order of the taps
-KERNEL max_pool_back(const real* gy, const unsigned char* winner, int H, int W, int C, int k, int stride,
-                     int padding, int height, int width, int places, real* gx) {
+KERNEL(LANES * ROWS) max_pool_back(const real* gy, const unsigned char* winner, int H, int W, int C, int k,
+                                   int stride, int padding, int height, int width, int places, real* gx) {
     EACH_THREAD {
         const int c = blockIdx.y * LANES + threadIdx.x;
         if (c < C)
@@ -353,8 +430,8 @@ KERNEL max_pool_back(const real* gy, const unsigned char* winner, int H, int W, 
 
 // ---------------------------------------------------------------- AdamW
 
-KERNEL adamw(real* p, const real* g, real* m, real* v, real keep, real to_g, real to_square, real rate,
-             real correction, real eps, index n) {
+KERNEL(LANES * ROWS) adamw(real* p, const real* g, real* m, real* v, real keep, real to_g, real to_square,
+                           real rate, real correction, real eps, index n) {
     EACH_THREAD {
         const index i = (index)blockIdx.x * blockDim.x + threadIdx.x;
         if (i < n) {

@@ -14,6 +14,7 @@ from minispike.fused import NormaliseAndFire
 from minispike.kernels import cuda
 from minispike.neuron import IntegrateAndFire, Neuron
 from minispike.ops import norm
+from minispike.ops.conv import ConvolveDepthwise2d
 from minispike.ops.pool import MaxPool2d
 from minispike.surrogate import ATan, FastSigmoid, Rectangle, Sigmoid, Triangle
 
@@ -220,6 +221,26 @@ def test_max_pool_bit_for_bit_with_ties_nan_and_infinity(rng, device, k, stride,
     assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, two, strict=True))
 
 
+@pytest.mark.parametrize("kh, kw, stride, padding", [(3, 3, 1, 1), (5, 5, 1, 2), (3, 3, 2, 1), (2, 3, 3, 0)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_depthwise_convolution(rng, device, kh, kw, stride, padding, bias):
+    arrays = [rng.standard_normal(shape) for shape in ((2, 3, 7, 6, 33), (kh, kw, 33), (33,))[: 2 + bias]]
+    one, two = both(ConvolveDepthwise2d, arrays, {"stride": stride, "padding": padding}, device)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_the_weights_of_a_depthwise_convolution_in_float32(rng, device):
+    """A hundred thousand windows: each block adds up in double what its threads have added up in float."""
+    x, w = rng.standard_normal((60, 42, 42, 3)), rng.standard_normal((3, 3, 3))
+    single = [a.astype("float32") for a in (x, w)]
+    _, (_, _, gw) = both(ConvolveDepthwise2d, single, {"stride": 1, "padding": 1}, device)
+    (_, _, exact), _ = both(
+        ConvolveDepthwise2d, [a.astype("float64") for a in single], {"stride": 1, "padding": 1}, device
+    )
+    assert abs(gw - exact).max() < 3e-6 * abs(exact).max()
+
+
 def test_any_layout(rng, device):
     """What is not contiguous is copied first."""
     x = rng.standard_normal((4, 6, 8))
@@ -296,8 +317,9 @@ def second_step(model, plain=False, extra=None):
     return counts["launches"], counts["synchronisations"]
 
 
-def test_a_step_of_4_384_has_at_most_700_launches_and_1_synchronisation():
-    launches, waits = second_step(create_model("spikformer_4_384_cifar10"))
+@pytest.mark.parametrize("name", ["spikformer_4_384_cifar10", "saformer_4_384_cifar10"])
+def test_a_step_of_4_384_has_at_most_700_launches_and_1_synchronisation(name):
+    launches, waits = second_step(create_model(name))
     assert 500 < launches <= 700 and waits == 1
 
 

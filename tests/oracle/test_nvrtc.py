@@ -65,10 +65,10 @@ def test_it_compiles_and_nothing_spills(arch, dtype, settings):
     spilled = re.findall(r"Compiling entry function '(\w+)'.*\n.*\n.*?(\d+) bytes spill stores, (\d+)", log)
     registers = dict(re.findall(r"Compiling entry function '(\w+)'(?s:.*?)Used (\d+) registers", log))
     assert {"normalise_and_fire", "back_through_time", "moments", "max_pool", "adamw"} <= set(registers)
-    assert len(spilled) == len(registers) == 10
+    assert len(spilled) == len(registers) == 13
     assert not [each for each in spilled if each[1:] != ("0", "0")]
     assert set(re.findall(r"(\d+) bytes stack frame", log)) == {"0"}  # h[T] lies in registers
-    threads = {"add_up": 1024, "merge_moments": 1024}
+    threads = {"add_up": 1024, "merge_moments": 1024}  # of a block; it has 65,536 registers
     assert all(int(n) * threads.get(name, 256) <= 2**16 for name, n in registers.items())
     print(arch, dtype, settings[0], registers)
 
