@@ -83,7 +83,7 @@ def flushes():
 @cache
 def library(code, defines):
     """Compile CUDA C with a function run_NAME for each kernel, which loops over its blocks."""
-    found = re.findall(r"^KERNEL\(.*?\) (\w+)\(([^)]*)\)", code, re.MULTILINE)
+    found = re.findall(r"^KERNEL (?:__launch_bounds__\(.*?\) )?(\w+)\(([^)]*)\)", code, re.MULTILINE)
     launches = ""
     for name, parameters in found:
         names = ", ".join(each.split()[-1] for each in parameters.split(","))

@@ -28,7 +28,7 @@
 #define LANES 32
 #define ROWS 8
 #define FEW 16  // values that are added up in real before they go into a sum in double
-#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+#define KERNEL extern "C" __global__ void
 
 typedef REAL real;
 typedef long long index;
@@ -91,8 +91,8 @@ __device__ Norm norm_of(const real* mean, const real* var, const real* gamma, co
     return norm;
 }
 
-KERNEL(LANES * ROWS) normalise_and_fire(const real* x, const real* mean, const real* var, const real* gamma,
-                                        const real* beta, real eps, index n, int C, real* s) {
+KERNEL normalise_and_fire(const real* x, const real* mean, const real* var, const real* gamma,
+                          const real* beta, real eps, index n, int C, real* s) {
     EACH_THREAD {
         const int c = blockIdx.y * LANES + threadIdx.x;
         if (c < C) {
@@ -113,9 +113,9 @@ KERNEL(LANES * ROWS) normalise_and_fire(const real* x, const real* mean, const r
 
 // gx becomes the gradient of the neurons' current, in x's shape; parts [gridDim.x, 2, C] its sums over a block's
 // positions: alone, and times x - mean. H is computed again.
-KERNEL(LANES * ROWS) back_through_time(const real* x, const real* gy, const real* mean, const real* var,
-                                       const real* gamma, const real* beta, real eps, index n, int C, real* gx,
-                                       double* parts) {
+KERNEL back_through_time(const real* x, const real* gy, const real* mean, const real* var,
+                         const real* gamma, const real* beta, real eps, index n, int C, real* gx,
+                         double* parts) {
     __shared__ double sums[2][ROWS][LANES];
     EACH_THREAD {
         const int c = blockIdx.y * LANES + threadIdx.x;
@@ -172,7 +172,7 @@ KERNEL(LANES * ROWS) back_through_time(const real* x, const real* gy, const real
 }
 
 // sums [rows, C] of parts [count, rows, C]; a block has LANES x LANES threads for one row
-KERNEL(LANES * LANES) add_up(const double* parts, int count, int C, double* sums) {
+KERNEL __launch_bounds__(LANES * LANES) add_up(const double* parts, int count, int C, double* sums) {
     __shared__ double found[LANES][LANES];
     EACH_THREAD {
         const int c = blockIdx.x * LANES + threadIdx.x;
@@ -195,9 +195,9 @@ KERNEL(LANES * LANES) add_up(const double* parts, int count, int C, double* sums
 
 // gx = (gx - gbeta / rows - (x - mean) ggamma r / rows) scale, in place; own = 0: gx = gx scale.
 // sums [2, C] are those of back_through_time: gbeta, and ggamma / r
-KERNEL(LANES * ROWS) spread(const real* x, const real* mean, const real* var, const real* gamma,
-                            const double* sums, real eps, index n, int C, int own, real* gx, real* ggamma,
-                            real* gbeta) {
+KERNEL spread(const real* x, const real* mean, const real* var, const real* gamma,
+              const double* sums, real eps, index n, int C, int own, real* gx, real* ggamma,
+              real* gbeta) {
     EACH_THREAD {
         const int c = blockIdx.y * LANES + threadIdx.x;
         if (c < C) {
@@ -227,7 +227,7 @@ __device__ Moments merge(Moments a, Moments b) {  // Chan, Golub & LeVeque 1979
 
 // parts [gridDim.x, 3, C]: k, mean and squares of each block's share of the rows of x [rows, C]. A thread takes
 // FEW rows at a time: their mean by differences to the first, then the squares about it.
-KERNEL(LANES * ROWS) moments(const real* x, index rows, int C, double* parts) {
+KERNEL moments(const real* x, index rows, int C, double* parts) {
     __shared__ Moments found[ROWS][LANES];
     EACH_THREAD {
         const int c = blockIdx.y * LANES + threadIdx.x;
@@ -267,7 +267,7 @@ KERNEL(LANES * ROWS) moments(const real* x, index rows, int C, double* parts) {
 }
 
 // mean and biased variance [C] of parts [count, 3, C]; a block has LANES x LANES threads
-KERNEL(LANES * LANES) merge_moments(const double* parts, int count, int C, real* mean, real* var) {
+KERNEL __launch_bounds__(LANES * LANES) merge_moments(const double* parts, int count, int C, real* mean, real* var) {
     __shared__ Moments found[LANES][LANES];
     EACH_THREAD {
         const int c = blockIdx.x * LANES + threadIdx.x;
@@ -292,8 +292,8 @@ KERNEL(LANES * LANES) merge_moments(const double* parts, int count, int C, real*
 }
 
 // running statistics towards a batch's: see norm.move_running. keep = 1 - momentum
-KERNEL(LANES * ROWS) move_running(real* running_mean, real* running_var, const real* mean, const real* var,
-                                  real keep, real momentum, real unbias, int C) {
+KERNEL move_running(real* running_mean, real* running_var, const real* mean, const real* var,
+                    real keep, real momentum, real unbias, int C) {
     EACH_THREAD {
         const int c = blockIdx.x * blockDim.x + threadIdx.x;
         if (c < C) {
@@ -306,8 +306,8 @@ KERNEL(LANES * ROWS) move_running(real* running_mean, real* running_var, const r
 // ---------------------------------------------------------------- depthwise convolution
 
 // x [images, H, W, C], w [kh, kw, C], b [C] or null -> y [windows, C], windows = images * height * width
-KERNEL(LANES * ROWS) depthwise(const real* x, const real* w, const real* b, int H, int W, int C, int kh, int kw,
-                               int stride, int padding, int height, int width, int windows, real* y) {
+KERNEL depthwise(const real* x, const real* w, const real* b, int H, int W, int C, int kh, int kw,
+                 int stride, int padding, int height, int width, int windows, real* y) {
     EACH_THREAD {
         const int c = blockIdx.y * LANES + threadIdx.x;
         if (c < C)
@@ -327,8 +327,8 @@ KERNEL(LANES * ROWS) depthwise(const real* x, const real* w, const real* b, int 
 }
 
 // gx [places, C] of images [H, W]: each place collects from the windows that saw it
-KERNEL(LANES * ROWS) depthwise_back(const real* gy, const real* w, int H, int W, int C, int kh, int kw, int stride,
-                                    int padding, int height, int width, int places, real* gx) {
+KERNEL depthwise_back(const real* gy, const real* w, int H, int W, int C, int kh, int kw, int stride,
+                      int padding, int height, int width, int places, real* gx) {
     EACH_THREAD {
         const int c = blockIdx.y * LANES + threadIdx.x;
         if (c < C)
@@ -349,9 +349,9 @@ KERNEL(LANES * ROWS) depthwise_back(const real* gy, const real* w, int H, int W,
 }
 
 // parts [gridDim.x, kh * kw, C]: sums of x gy over a block's windows, for the tap blockIdx.z
-KERNEL(LANES * ROWS) depthwise_weights(const real* x, const real* gy, int H, int W, int C, int kh, int kw,
-                                       int stride, int padding, int height, int width, int windows,
-                                       double* parts) {
+KERNEL depthwise_weights(const real* x, const real* gy, int H, int W, int C, int kh, int kw,
+                         int stride, int padding, int height, int width, int windows,
+                         double* parts) {
     __shared__ double sums[ROWS][LANES];
     EACH_THREAD {
         const int c = blockIdx.y * LANES + threadIdx.x, i = blockIdx.z / kw, j = blockIdx.z % kw;
@@ -382,8 +382,8 @@ KERNEL(LANES * ROWS) depthwise_weights(const real* x, const real* gy, int H, int
 // ---------------------------------------------------------------- max-pool
 
 // x [images, H, W, C] -> y and winner [windows, C]. The first maximum's tap wins; lowest: -infinity.
-KERNEL(LANES * ROWS) max_pool(const real* x, int H, int W, int C, int k, int stride, int padding, int height,
-                              int width, int windows, real lowest, real* y, unsigned char* winner) {
+KERNEL max_pool(const real* x, int H, int W, int C, int k, int stride, int padding, int height,
+                int width, int windows, real lowest, real* y, unsigned char* winner) {
     EACH_THREAD {
         const int c = blockIdx.y * LANES + threadIdx.x;
         if (c < C)
@@ -406,8 +406,8 @@ KERNEL(LANES * ROWS) max_pool(const real* x, int H, int W, int C, int k, int str
 }
 
 // gx [places, C] of images [H, W]: each collects from the windows that it won, in the order of the taps
-KERNEL(LANES * ROWS) max_pool_back(const real* gy, const unsigned char* winner, int H, int W, int C, int k,
-                                   int stride, int padding, int height, int width, int places, real* gx) {
+KERNEL max_pool_back(const real* gy, const unsigned char* winner, int H, int W, int C, int k,
+                     int stride, int padding, int height, int width, int places, real* gx) {
     EACH_THREAD {
         const int c = blockIdx.y * LANES + threadIdx.x;
         if (c < C)
@@ -430,8 +430,8 @@ KERNEL(LANES * ROWS) max_pool_back(const real* gy, const unsigned char* winner, 
 
 // ---------------------------------------------------------------- AdamW
 
-KERNEL(LANES * ROWS) adamw(real* p, const real* g, real* m, real* v, real keep, real to_g, real to_square,
-                           real rate, real correction, real eps, index n) {
+KERNEL adamw(real* p, const real* g, real* m, real* v, real keep, real to_g, real to_square,
+             real rate, real correction, real eps, index n) {
     EACH_THREAD {
         const index i = (index)blockIdx.x * blockDim.x + threadIdx.x;
         if (i < n) {
