@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lessons.practice.__main__ import tasks_of
+
 LESSONS = Path(__file__).parent.parent.parent / "lessons"
 NAMES = [path.stem for path in sorted(LESSONS.glob("[0-9][0-9]_*.py"))]
 TRAINING = {"04_spikformer", "08_masked", "10_dwc", "13_energy"}
@@ -32,12 +34,32 @@ def test_the_solutions_pass(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_exercise_ends_in_a_line_that_its_solution_passes(name):
+def test_five_questions_have_five_answers(name):
     lesson = (LESSONS / f"{name}.py").read_text(encoding="utf-8")
     solution = (LESSONS / "solutions" / f"{name}.py").read_text(encoding="utf-8")
-    wanted = re.findall(r"^# {5,}(assert .*)$", lesson.split("## Exercises")[1], re.M)
-    assert len(wanted) >= 3 and all(f"\n{line}\n" in solution for line in wanted)
-    assert all(re.search(rf"^# {stars} ", lesson, re.M) for stars in ("★", "★★", "★★★"))
+    questions = lesson.split("# ## Five questions")[1].split("# ## Practice")[0]
+    assert re.findall(r"^# (\d)\. ", questions, re.M) == list("12345")
+    assert re.findall(r"^# ## (\d) · ", solution, re.M) == list("12345")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lesson_ends_with_its_tasks(name):
+    """Two to four of them and more, each named with its stars."""
+    practice = (LESSONS / f"{name}.py").read_text(encoding="utf-8").split("# ## Practice")[1]
+    assert f"#     python -m lessons.practice {name}\n" in practice
+    named = re.findall(r"^# (★+) `(\w+)`", practice, re.M)
+    tasks = tasks_of(name)
+    assert 2 <= len(tasks) <= 6 and dict((task, stars) for stars, task in named) == {
+        each.name: each.stars for each in tasks.values()
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_head_of_a_lesson_says_what_it_needs(name):
+    head = (LESSONS / f"{name}.py").read_text(encoding="utf-8").split("# %%")[1]
+    assert "[NOTATION.md](NOTATION.md)" in head
+    for words in ("You will be able to", "It needs", "minutes to read"):
+        assert words in head
 
 
 @pytest.mark.parametrize("name", NAMES)
