@@ -21,6 +21,7 @@ from .images.augment import normalise
 from .images.cifar import MEAN, load_cifar10, load_cifar100, prepare_cifar
 from .images.digits import load_digits
 from .images.mnist import load_fashion_mnist, load_mnist
+from .images.pairs import FreshPairs, open_pairs
 from .images.pipeline import Pipeline, image_loaders
 from .loader import Loader, Until, hold_out
 
@@ -30,7 +31,7 @@ STANDARDISED: dict[str, Callable] = {  # of ten classes; these functions return 
 }
 CIFAR = {"cifar10": (load_cifar10, 10), "cifar100": (load_cifar100, 100)}  # name: (function, classes)
 FOLDERS = ("tiny-imagenet", "imagenet")
-NAMES = ("digits", *STANDARDISED, *CIFAR, *FOLDERS, *SETS)
+NAMES = ("digits", "pairs", *STANDARDISED, *CIFAR, *FOLDERS, *SETS)
 
 
 def open_data(
@@ -48,11 +49,11 @@ def open_data(
     augment_events: bool = True,
     val_split: float = 0.0,
     **batches,
-) -> tuple[Loader | Until, Loader, int]:
+) -> tuple[Loader | Until | FreshPairs, Loader, int]:
     """Return (training loader, test loader, number of classes) of the data set with this name.
 
     root: the folder that holds the files. Without root, each reader looks where it looks by default. The
-        digits have no files, so they take no root.
+        digits and their pairs have no files, so they take no root.
     val_split: if not 0, this share of the training samples is held out, and takes the place of the test
         samples (see `hold_out`). Settings that are chosen on it have not seen the set's own test.
     batches: batch_size, and if wanted seed, mixup, mixup_probability and mixup_until, as in `open_events`.
@@ -80,11 +81,33 @@ def open_data(
             batches["split"] = split
         train, test = open_events(name, root, T=T, split_by=split_by, augment=augment_events, **batches)
         _, classes = SETS[name]
+    elif name == "pairs":
+        train, test = _pairs(root, augmentation, val_split, **batches)
+        return train, test, 2
     else:
         train, test, classes = _image_batches(name, root, size, augmentation, **batches)
     if val_split:
         train, test = hold_out(train, val_split)
     return train, test, classes
+
+
+def _pairs(
+    root: str | None,
+    augmentation: dict[str, float],
+    val_split: float,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    **mixup,
+) -> tuple[FreshPairs, Loader]:
+    """Return the batches of `open_pairs`. ValueError for options that pairs do not have."""
+    given = {"root": root, "val_split": val_split, **augmentation, "mixup": mixup.get("mixup")}
+    wrong = [name for name, value in given.items() if value]
+    if wrong:
+        raise ValueError(
+            f"pairs are drawn from the digits, afresh in each epoch, and have no {', '.join(wrong)}"
+        )
+    return open_pairs(batch_size, seed)
 
 
 def _image_batches(

@@ -27,11 +27,14 @@ class Config:
     T: time steps for which a static image is shown.    mlp_ratio: the MLP's hidden width over embed_dim.
     mixer: a name in models.MIXERS, or a wavelet family of PyWavelets ("haar", "db2", …).
     ssa, sasa:    num_heads; qkv_bias, whether the maps to q, k and v have biases; scale, their s.
+    ssa:          frozen, whether the maps to q and k keep the weights they were drawn with (a control).
+    softmax:      num_heads.
     sasa:         aggregate, "pool", "global" or "channel" (see blocks/sasa.py); r, the side of pool's cells;
                   dwc, the kernel of the depthwise convolution module, 3 or 5, or None for SASA alone.
     wavelets:     bases, the transforms of a learned mixture; levels, how many times each wavelet is applied.
     tau … smooth: the constants of all neurons (see neuron.Neuron); the attention neuron keeps its threshold
     of 0.5.
+    spiking: False is the non-spiking twin, with max(x, 0) in place of every neuron; it needs T = 1.
     """
 
     img_size: int | tuple[int, int]
@@ -59,8 +62,12 @@ class Config:
     detach_reset: bool = True
     surrogate: Surrogate = Sigmoid(4.0)
     smooth: bool = False
+    spiking: bool = True
+    frozen: bool = False
 
     def __post_init__(self):
+        if not self.spiking and self.T != 1:
+            raise ValueError(f"a model without spikes has no time steps: it needs T = 1, got {self.T}")
         names = ("T", "embed_dim", "num_classes", "in_channels", "num_heads", "r", "levels", "depth")
         odd = [name for name in names if not is_whole(getattr(self, name), least=int(name != "depth"))]
         if odd:
@@ -115,6 +122,7 @@ def is_whole(n, least: int) -> bool:
 
 # ---------------------------------------------------------------- families
 
+CONTROLS = ("static", "maxpool", "depthwise", "softmax")  # ours, for `pairs`
 FAMILIES = {  # family: what it fixes. Files that older versions wrote name it, too
     "spikformer": dict(stem="sps", mixer="ssa"),  # arXiv 2209.15425
     "attention_free_spikformer": dict(stem="sps"),  # arXiv 2308.02557: the same sizes, other mixers
@@ -123,7 +131,7 @@ FAMILIES = {  # family: what it fixes. Files that older versions wrote name it, 
 }
 PREFIXES = {family: FAMILIES[family] for family in ("spikformer", "spikformer_v2", "saformer")} | {
     f"attention_free_{mixer}": FAMILIES["attention_free_spikformer"] | dict(mixer=mixer)
-    for mixer in ("fft1d", "fft2d", "haar", "wavelets", "identity", "random")
+    for mixer in ("fft1d", "fft2d", "haar", "wavelets", "identity", "random", *CONTROLS)
 }
 
 # ---------------------------------------------------------------- data
@@ -135,6 +143,10 @@ SMALL = dict(in_channels=1, num_classes=10)  # ours
 
 DATA = {
     "digits": SMALL | dict(img_size=8, pools=(False, False, True, False), mlp_ratio=2),  # 4×4 tokens; ours
+    # two digits with 16 blank columns between them: are they the same? 4×16 tokens; ours
+    "pairs": dict(
+        img_size=(8, 32), in_channels=1, num_classes=2, pools=(False, False, True, False), mlp_ratio=2
+    ),
     "fashion": SMALL | dict(img_size=32, pools=(False, False, True, True)),  # 8×8 tokens; ours
     "cifar10": CIFAR | dict(num_classes=10),
     "cifar100": CIFAR | dict(num_classes=100),
@@ -147,6 +159,7 @@ DATA = {
 }
 HEADS = {  # data: {width: number of heads}
     "digits": {64: 4},
+    "pairs": {64: 4},
     "fashion": {64: 4},
     "cifar10": {256: 8, 384: 12},
     "cifar100": {384: 12},
@@ -165,20 +178,31 @@ EXCEPTIONS = {
 
 # ---------------------------------------------------------------- names
 
-ATTENTION_FREE = ("1_64_digits", "2_64_fashion", "4_384_cifar10", "2_256_cifar10dvs", "2_64_fashion_dvs")
+ATTENTION_FREE = (
+    "1_64_digits",
+    "1_64_pairs",
+    "2_64_fashion",
+    "4_384_cifar10",
+    "2_256_cifar10dvs",
+    "2_64_fashion_dvs",
+)
 SIZES = {  # prefix of the name: depth_width_data
     "spikformer": (
-        "1_64_digits", "2_64_fashion",
+        "1_64_digits", "1_64_pairs", "2_64_fashion",
         "4_384_cifar10", "4_256_cifar10", "2_384_cifar10",  # Spikformer, table 4
         "8_384_imagenet", "8_512_imagenet", "10_512_imagenet", "8_768_imagenet",  # table 3
         "2_256_cifar10dvs", "2_256_gesture", "2_64_fashion_dvs",  # table 5; the last is ours
     ),
-    **{prefix: ATTENTION_FREE for prefix in PREFIXES if prefix.startswith("attention_free")},
+    **{
+        prefix: ("1_64_pairs",) if prefix.endswith(CONTROLS) else ATTENTION_FREE
+        for prefix in PREFIXES
+        if prefix.startswith("attention_free")
+    },
     "spikformer_v2": (
         "1_64_digits", "2_64_fashion", "8_384_imagenet", "8_512_imagenet", "16_768_imagenet",
     ),
     "saformer": (
-        "1_64_digits", "2_64_fashion", "4_384_cifar10", "4_384_cifar100", "4_384_tinyimagenet",
+        "1_64_digits", "1_64_pairs", "2_64_fashion", "4_384_cifar10", "4_384_cifar100", "4_384_tinyimagenet",
         "2_256_cifar10dvs", "2_256_gesture", "2_64_fashion_dvs",
     ),
 }  # fmt: skip
@@ -206,13 +230,17 @@ def configuration(name: str, **overrides) -> Config:
 
 
 MIXER_FIELDS = {  # mixer: the fields that it uses, of those that are not for every model
-    "ssa": ("num_heads", "scale", "qkv_bias"),
+    "ssa": ("num_heads", "scale", "qkv_bias", "frozen"),
     "sasa": ("num_heads", "scale", "qkv_bias", "aggregate", "r", "dwc"),
     "wavelets": ("bases", "levels"),
     "fft1d": (),
     "fft2d": (),
     "identity": (),
     "random": (),
+    "static": (),
+    "maxpool": (),
+    "depthwise": (),
+    "softmax": ("num_heads",),
 }
 WAVELET_FIELDS = ("levels",)  # of every other mixer: a wavelet family
 

@@ -13,18 +13,19 @@ from functools import partial
 
 from .autograd import Tensor, as_tensor, where
 from .backend import HOST, all_finite, get_device, make_rng
-from .blocks.control import Identity, RandomMix
+from .blocks.control import Identity, MaxPoolMix, RandomMix, StaticMix
 from .blocks.dwc import DWC
 from .blocks.encoder import Block
 from .blocks.fourier import FourierMix
 from .blocks.mlp import MLP
 from .blocks.sasa import SASA, Channel, Global, Pool
 from .blocks.scs import SCS
+from .blocks.softmax import SoftmaxAttention
 from .blocks.sps import SPS
 from .blocks.ssa import SSA
 from .blocks.wavelet import Mixture, WaveletMix
 from .configs import NAMES, Config, configuration
-from .nn import LIF, Linear, Module, Spiking
+from .nn import LIF, Linear, Module, ReLU, Spiking
 
 # ---------------------------------------------------------------- the machine
 
@@ -38,7 +39,7 @@ class SpikingTransformer(Module):
     """
 
     def __init__(self, config: Config, *, rng):
-        rng, neuron = make_rng(rng), partial(LIF, **config.neuron)
+        rng, neuron = make_rng(rng), partial(LIF, **config.neuron) if config.spiking else relu
         if config.stem not in STEMS:
             raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {config.stem!r}")
         make_stem, make_mixer = STEMS[config.stem], MIXERS.get(config.mixer, fixed(config.mixer))
@@ -86,8 +87,22 @@ def check_images(x, img_size: tuple[int, int], in_channels: int, dtype) -> Tenso
 STEMS = {"sps": SPS, "scs": SCS}
 
 
+def relu(**_) -> ReLU:
+    """Make what stands in a neuron's place in a model without spikes. It has none of a neuron's constants."""
+    return ReLU()
+
+
 def ssa(config: Config, neuron: Callable[..., LIF], rng) -> SSA:
-    return SSA(config.embed_dim, config.num_heads, config.scale, config.qkv_bias, neuron=neuron, rng=rng)
+    D, heads, frozen = config.embed_dim, config.num_heads, config.frozen
+    return SSA(D, heads, config.scale, config.qkv_bias, frozen, neuron=neuron, rng=rng)
+
+
+def depthwise(config: Config, neuron: Callable[..., LIF], rng) -> DWC:
+    return DWC(config.embed_dim, config.grid, neuron=neuron, rng=rng)
+
+
+def softmax(config: Config, neuron: Callable[..., LIF], rng) -> SoftmaxAttention:
+    return SoftmaxAttention(config.embed_dim, config.num_heads, neuron=neuron, rng=rng)
 
 
 def sasa(config: Config, neuron: Callable[..., LIF], rng) -> SASA:
@@ -116,6 +131,10 @@ def transform(name: str, config: Config, rng) -> Module:
             return Identity(D)
         case "random":
             return RandomMix(D, height * width, rng=rng)
+        case "static":
+            return StaticMix(D, height * width, rng=rng)
+        case "maxpool":
+            return MaxPoolMix(D, config.grid)
     return WaveletMix(D, config.grid, name, config.levels)
 
 
@@ -137,6 +156,10 @@ MIXERS: dict[str, Callable[[Config, Callable[..., LIF], object], Module]] = {
     "wavelets": wavelets,  # a learned mixture; any other name is a wavelet family: "haar", "db2", …
     "identity": fixed("identity"),  # the controls
     "random": fixed("random"),
+    "static": fixed("static"),
+    "maxpool": fixed("maxpool"),
+    "depthwise": depthwise,
+    "softmax": softmax,
 }
 
 # ---------------------------------------------------------------- names

@@ -16,7 +16,7 @@ from . import backend
 from .autograd import Tensor, running, where
 from .fused import norm_lif
 from .neuron import Neuron, lif
-from .ops import batch_norm, broadcast_to, conv2d, depthwise_conv2d, linear
+from .ops import batch_norm, broadcast_to, conv2d, depthwise_conv2d, linear, relu
 
 # ---------------------------------------------------------------- Module
 
@@ -231,6 +231,13 @@ class LIF(Module):
 
     def forward(self, x):
         return lif(x, **vars(self.constants))
+
+
+class ReLU(Module):
+    """max(x, 0) in place of a neuron: the non-spiking twin of a model is made of it. It knows no time."""
+
+    def forward(self, x):
+        return relu(x)
 
 
 # ---------------------------------------------------------------- the brick

@@ -23,7 +23,8 @@ WINGS = ["kernels", "measure", "files", "runs"]
 WITHIN = {
     "ops": ["elementwise", "shape", "matmul", "windows", "conv", "pool", "norm", "transform", "loss"],
     "blocks": [
-        "sps", "scs", "ssa", "fourier", "wavelet", "control", "dwc", "sasa", "mlp", "encoder", "decoder",
+        "sps", "scs", "ssa", "fourier", "wavelet", "dwc", "control", "sasa", "mlp", "encoder", "decoder",
+        "softmax",
     ],
     "kernels": ["compiled", "loops", "unfolded", "transforms", "host", "cuda", "event_loops", "events"],
     "measure": ["energy", "price", "profile", "viz", "inside"],

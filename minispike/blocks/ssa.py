@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..autograd import Tensor, where
-from ..nn import LIF, Linear, Module, Spiking
+from ..nn import LIF, Linear, Map, Module, Spiking
 
 
 class SSA(Module):
@@ -22,6 +22,8 @@ class SSA(Module):
 
     qkv_bias: whether the maps to q, k, v have a bias (CIFAR: yes; ImageNet and DVS: no). The last map always
     has one.
+    frozen: the maps to q and k keep the weights that are drawn here, and everything else learns. This is a
+    control: with it, which tokens attend to which is not learned (STEP benchmark; see control.py).
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class SSA(Module):
         num_heads: int,
         scale: float = 0.125,
         qkv_bias: bool = True,
+        frozen: bool = False,
         *,
         neuron: Callable[..., LIF] = LIF,
         rng,
@@ -42,11 +45,19 @@ class SSA(Module):
         self.v = Spiking(Linear(dim, dim, qkv_bias, rng=rng), neuron())
         self.attention = neuron(v_threshold=0.5)
         self.proj = Spiking(Linear(dim, dim, rng=rng), neuron())
+        for brick in (self.q, self.k) if frozen else ():
+            freeze(brick.map)
 
     def forward(self, x) -> Tensor:
         q, k, v = (split_heads(brick(x), self.num_heads) for brick in (self.q, self.k, self.v))
         y = self.attention(self.scale * attend(q, k, v))  # [T, B, h, N, d]
         return self.proj(merge_heads(y))  # [T, B, N, D]
+
+
+def freeze(map: Map) -> None:
+    """Make a map's weight and bias plain arrays: saved and moved as before, but not trained."""
+    map.weight = map.weight.data
+    map.bias = None if map.bias is None else map.bias.data
 
 
 def split_heads(x, num_heads: int) -> Tensor:

@@ -10,7 +10,7 @@ subclass of the op that overrides forward and backward alone. It is what runs, a
 
 from ..autograd import Tensor
 from .conv import conv2d, depthwise_conv2d
-from .elementwise import add, div, exp, log, mul, neg, power, sub, tanh
+from .elementwise import add, div, exp, log, mul, neg, power, relu, sub, tanh
 from .loss import mse, softmax_cross_entropy
 from .matmul import linear, matmul
 from .norm import batch_norm
@@ -21,7 +21,7 @@ from .transform import fourier, wavelet
 __all__ = [
     "add", "avg_pool2d", "batch_norm", "broadcast_to", "conv2d", "depthwise_conv2d", "div", "exp", "fourier",
     "getitem", "linear", "log", "matmul", "max_pool2d", "mean", "mse", "mul", "neg", "power", "put",
-    "reshape", "softmax_cross_entropy", "stack", "sub", "sum", "take", "tanh", "transpose", "wavelet",
+    "relu", "reshape", "softmax_cross_entropy", "stack", "sub", "sum", "take", "tanh", "transpose", "wavelet",
 ]  # fmt: skip
 
 OPERATORS = {

@@ -145,6 +145,17 @@ class Tanh(Function):
         return gy * (1 - self.y * self.y)
 
 
+class Rectify(Function):
+    """y = max(x, 0)        gx = gy where x > 0"""
+
+    def forward(self, x):
+        self.positive = x > 0
+        return self.xp.maximum(x, 0)
+
+    def backward(self, gy):
+        return gy * self.positive
+
+
 def neg(x) -> Tensor:
     """Return −x."""
     return Neg.apply(x)
@@ -168,3 +179,8 @@ def log(x) -> Tensor:
 def tanh(x) -> Tensor:
     """Return the hyperbolic tangent of x."""
     return Tanh.apply(x)
+
+
+def relu(x) -> Tensor:
+    """Return max(x, 0)."""
+    return Rectify.apply(x)

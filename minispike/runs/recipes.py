@@ -200,6 +200,7 @@ QUICK = CALM | dict(epochs=5, single_step=0.87, batch_size=16)
 
 RECIPES: dict[str, dict] = {
     "digits": SHORT | dict(model="spikformer_1_64_digits", epochs=20, shift=0.3),
+    "pairs": SHORT | dict(model="spikformer_1_64_pairs", epochs=40),
     "fashion-mnist": SHORT | QUICK | dict(model="spikformer_2_64_fashion"),
     "mnist": SHORT | QUICK | dict(model="spikformer_2_64_fashion", shift=0.5),
     "cifar10": CIFAR | dict(model="spikformer_4_384_cifar10"),
