@@ -92,15 +92,6 @@ def _cuda() -> Device:
     )
 
 
-def why_not(device: str) -> str | None:
-    """Return why a device cannot be used here, or None if it can."""
-    try:
-        to_device(np.zeros(1), device)
-    except Exception as error:  # CuPy is missing, or there is no GPU or driver, which CuPy tells in many ways
-        return str(error)
-    return None
-
-
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 
@@ -137,19 +128,6 @@ def to_floats(values: dict[str, Any]) -> dict[str, float]:
         column = xp.stack([x.reshape(()).astype("float64", copy=False) for x in away.values()])
         found |= zip(away, to_host(column).tolist(), strict=True)
     return {name: found[name] for name in values}
-
-
-def all_to_host(arrays: dict[str, Array]) -> dict[str, np.ndarray]:
-    """Return arrays of one device as NumPy arrays. Those of a GPU come in one copy for each dtype."""
-    found = {name: x for name, x in arrays.items() if get_device(x) is HOST}
-    away = {name: x for name, x in arrays.items() if name not in found}
-    for dtype in sorted({x.dtype for x in away.values()}, key=str):
-        alike = {name: x for name, x in away.items() if x.dtype == dtype}
-        first, edges = next(iter(alike.values())), np.cumsum([x.size for x in alike.values()])
-        flat = to_host(get_xp(first).concatenate([x.reshape(-1) for x in alike.values()]))
-        parts = zip(alike.items(), np.split(flat, edges[:-1]), strict=True)
-        found |= {name: part.reshape(x.shape) for (name, x), part in parts}
-    return {name: found[name] for name in arrays}
 
 
 def asarray(x: Any) -> Array:

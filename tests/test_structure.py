@@ -157,7 +157,7 @@ def test_what_a_learner_reads_stays_small():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef):
                 assert code_lines(node, text) <= 45, f"{path}: {node.name} does not fit on a screen"
-    assert total <= 2350
+    assert total <= 2420  # 70 of them are the controls for the task that needs mixing
 
 
 def test_lines_of_code_are_counted_as_meant():

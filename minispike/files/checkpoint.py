@@ -24,7 +24,7 @@ from zlib import crc32
 import numpy as np
 from safetensors.numpy import save as serialise
 
-from ..backend import Array, all_to_host
+from ..backend import HOST, Array, get_device, get_xp, to_host
 from ..configs import Config
 from ..masked import MaskedAutoencoder, build_masked
 from ..models import SpikingTransformer, build_model
@@ -72,11 +72,24 @@ def save(
     arrays = dict(model.state_dict())
     if optimizer:
         arrays |= {OPTIMIZER + name: array for name, array in optimizer.state_dict().items()}
-    arrays = {name: np.asarray(array, order="C") for name, array in all_to_host(arrays).items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in _all_to_host(arrays).items()}
     config, training = json.dumps(model.config, default=_encode), json.dumps(training or {})
     metadata = {"format": FORMAT, "config": config, "training": training}
     metadata["crc32"] = checksum(arrays, config + training)
     write_durably(path, serialise(arrays, metadata), previous)
+
+
+def _all_to_host(arrays: dict[str, Array]) -> dict[str, np.ndarray]:
+    """Return arrays of one device as NumPy arrays. Those of a GPU come in one copy for each dtype."""
+    found = {name: x for name, x in arrays.items() if get_device(x) is HOST}
+    away = {name: x for name, x in arrays.items() if name not in found}
+    for dtype in sorted({x.dtype for x in away.values()}, key=str):
+        alike = {name: x for name, x in away.items() if x.dtype == dtype}
+        first, edges = next(iter(alike.values())), np.cumsum([x.size for x in alike.values()])
+        flat = to_host(get_xp(first).concatenate([x.reshape(-1) for x in alike.values()]))
+        parts = zip(alike.items(), np.split(flat, edges[:-1]), strict=True)
+        found |= {name: part.reshape(x.shape) for (name, x), part in parts}
+    return {name: found[name] for name in arrays}
 
 
 def load(path: str | Path) -> SpikingTransformer | MaskedAutoencoder:

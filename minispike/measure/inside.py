@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 from ..autograd import Tensor, no_grad, trace
 from ..backend import HOST, Array, to_host
+from ..blocks.control import MaxPoolMix
 from ..blocks.sasa import SASA, Channel, Pool
 from ..blocks.ssa import SSA, split_heads
 from ..models import SpikingTransformer
@@ -127,7 +128,7 @@ def mixing(inside: Inside, head: int | None = None) -> Mixing:
         raise ValueError(f"no head {head}: the mixer of block {inside.block} {has}")
     if isinstance(mixer, (SSA, SASA)):
         return attention(inside, head)
-    if isinstance(mixer, Spiking):  # LIF(BN(transform x))
+    if isinstance(mixer, Spiking) and not isinstance(mixer.map, MaxPoolMix):  # LIF(BN(transform x))
         return fixed(inside)
     raise ValueError(f"what a {type(mixer).__name__} mixes cannot be shown: it is none of the papers' mixers")
 
@@ -175,9 +176,9 @@ def fixed(inside: Inside) -> Mixing:
     with no_grad():
         reached = to_host(inside.mixer.map(impulses).data)  # [j, outputs k, channels]
         coefficients = to_host(inside.mixer.map(inside.entering).data)[:, 0]  # [T, N, D]
-    start = f"{name} has no Q and K: it is a fixed transform"
+    start = f"{name} has no Q and K: it mixes every image alike"
     if abs(reached[..., 1]).max() > 1e-6:
-        about = f"{start} over tokens and channels. Its coefficients, mean of all steps"
+        about = f"{start}, over tokens and channels. Its coefficients, mean of all steps"
         return Mixing(about, [], coefficients.mean(0), ("channel", "output", "coefficient"))
     matrix, chosen = reached[..., 0].T, []
     for k in xp.argsort(-abs(coefficients).mean((0, 2)), kind="stable").tolist():

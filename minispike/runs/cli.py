@@ -19,7 +19,7 @@ from data_utils.loader import Prefetch
 from data_utils.own.description import Description
 from data_utils.own.pictures import Pictures
 
-from ..backend import make_rng, why_not
+from ..backend import make_rng, to_device
 from ..files.checkpoint import DiskFull, Saved, save
 from ..files.interop import load_official
 from ..files.torchfile import FileFormatError
@@ -254,6 +254,15 @@ def run_evaluate(args) -> None:
     row = next((row for row in run.read_metrics() if row.get("epoch") == at["epoch"]), None)
     if row and not at["step"]:
         compare_with_metrics(loss, accuracy, row["test_loss"], row["test_accuracy"])
+
+
+def why_not(device: str) -> str | None:
+    """Return why a device cannot be used here, or None if it can."""
+    try:
+        to_device(np.zeros(1), device)
+    except Exception as error:  # CuPy is missing, or there is no GPU or driver, which CuPy tells in many ways
+        return str(error)
+    return None
 
 
 def compare_with_metrics(loss: float, accuracy: float, noted_loss: float, noted_accuracy: float) -> None:

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 
 from minispike import LIF, BatchNorm, Conv2d, DepthwiseConv2d, Linear, Spiking
-from minispike.blocks.control import Identity, RandomMix
+from minispike.blocks.control import Identity, MaxPoolMix, RandomMix, StaticMix
 from minispike.blocks.decoder import LayerNorm, PlainBlock
 from minispike.blocks.dwc import DWC
 from minispike.blocks.encoder import Block
@@ -13,9 +13,11 @@ from minispike.blocks.fourier import FourierMix
 from minispike.blocks.mlp import MLP
 from minispike.blocks.sasa import SASA, Channel, Global, Pool
 from minispike.blocks.scs import SCS
+from minispike.blocks.softmax import SoftmaxAttention
 from minispike.blocks.sps import SPS
 from minispike.blocks.ssa import SSA
 from minispike.blocks.wavelet import Mixture, WaveletMix
+from minispike.nn import ReLU
 from minispike.visible import Visible
 
 from .rows import block
@@ -132,6 +134,12 @@ MIXERS = {
     "Mixture": block(fixed(mixture), GRID),
     "Identity": block(fixed(partial(Identity, 8)), GRID),
     "RandomMix": block(brick(lambda rng: RandomMix(8, 8, rng=rng)), GRID),
+    "StaticMix": block(brick(lambda rng: StaticMix(8, 8, rng=rng)), GRID),
+    "MaxPoolMix": block(fixed(partial(MaxPoolMix, 8, (2, 4))), GRID),
+    "SSA, q and k frozen": block(ssa(2, frozen=True), (3, 2, 4, 16)),
+    "SoftmaxAttention": block(partial(SoftmaxAttention, 16, 2), (3, 2, 4, 16)),
+    "ReLU": block(lambda **_: ReLU(), TOKENS),
+    "Spiking Linear, ReLU": block(lambda neuron, rng: Spiking(linear(rng), ReLU()), (1, 2, 4, 8)),
     "MLP": block(partial(MLP, 8, 16), TOKENS),
 }
 

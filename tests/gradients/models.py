@@ -27,12 +27,18 @@ MIXERS = {
     "Mixture": dict(mixer="wavelets"),
     "Identity": dict(mixer="identity"),
     "RandomMix": dict(mixer="random"),
+    "StaticMix": dict(mixer="static"),
+    "MaxPoolMix": dict(mixer="maxpool"),
+    "DWC": dict(mixer="depthwise"),
+    "SoftmaxAttention": dict(mixer="softmax"),
 }
 OTHERS = {  # settings of the same networks
     "SASA, Global": dict(mixer="sasa", aggregate="global", dwc=5),
     "SASA, Channel, no DWC": dict(mixer="sasa", aggregate="channel", dwc=None),
     "bior2.2, 2 levels": dict(mixer="bior2.2", levels=2),
     "two blocks": dict(depth=2),
+    "SSA, q and k frozen": dict(mixer="ssa", frozen=True),
+    "without spikes": dict(mixer="ssa", spiking=False, T=1),
     "tau 3, soft reset": dict(tau=3.0, v_reset=None),
 }
 

@@ -31,6 +31,7 @@ ROWS = {
     "exp": op(ops.exp, (3, 4)),
     "log": op(ops.log, positive(3, 4)),
     "tanh": op(ops.tanh, (3, 4)),
+    "relu": op(ops.relu, (3, 4)),
     # shape
     "reshape": op(lambda x: ops.reshape(x, (4, -1)), (2, 3, 4)),
     "transpose": op(lambda x: ops.transpose(x, (2, 0, 1)), (2, 3, 4)),

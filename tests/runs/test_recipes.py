@@ -20,7 +20,8 @@ from minispike.runs.recipes import MASKED, PRETRAINING, RECIPES, Recipe, own_rec
 from minispike.runs.session import build, check_fit, format_duration, format_record, warnings_about
 
 SHAPES = {  # of one sample: height, width, channels; classes
-    "digits": (8, 8, 1, 10), "fashion-mnist": (32, 32, 1, 10), "mnist": (32, 32, 1, 10),
+    "digits": (8, 8, 1, 10), "pairs": (8, 32, 1, 2),
+    "fashion-mnist": (32, 32, 1, 10), "mnist": (32, 32, 1, 10),
     "cifar10": (32, 32, 3, 10), "cifar100": (32, 32, 3, 100),
     "tiny-imagenet": (64, 64, 3, 200), "imagenet": (224, 224, 3, 1000),
     "cifar10dvs": (128, 128, 2, 10), "gesture": (128, 128, 2, 11), "fashion-dvs": (32, 32, 2, 10),

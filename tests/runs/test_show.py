@@ -43,7 +43,7 @@ def test_a_models_file_and_a_sample_of_a_known_set(tmp_path, capsys, monkeypatch
 def test_a_run_and_the_number_of_a_test_sample(run, tmp_path, capsys):
     assert main(["show", str(run), "3", "--figure", str(tmp_path / "x.pdf")]) == 0
     out = capsys.readouterr().out
-    assert "digits, test sample 3: " in out and "haar has no Q and K: it is a fixed transform" in out
+    assert "digits, test sample 3: " in out and "haar has no Q and K: it mixes every image alike" in out
     assert (tmp_path / "x.pdf").read_bytes()[:4] == b"%PDF"
     newest = str(run / "checkpoint.safetensors")
     assert main(["show", newest, "3", "--figure", str(tmp_path / "x.png")]) == 0
