@@ -21,7 +21,7 @@ from .blocks.test_blocks import lively
 SMALL = dict(embed_dim=16, num_heads=4, mlp_ratio=2)
 PARAMETERS = {
     "spikformer_1_64_digits": 96_258,
-    "spikformer_1_64_pairs": 95_738,  # the digits' model with a head of 2 classes instead of 10: 96,258 − 8 · 65
+    "spikformer_1_64_pairs": 95_738,  # two classes, not ten: 96,258 − 8 · 65
     "spikformer_2_64_fashion": 163_906,
     "spikformer_4_384_cifar10": 9_324_730,
     "spikformer_4_256_cifar10": 4_155_178,
@@ -51,13 +51,8 @@ PARAMETERS = {
     "attention_free_haar_4_384_cifar10": 6_950_074,
     "attention_free_haar_2_256_cifar10dvs": 2_038_794,
     "attention_free_haar_2_64_fashion_dvs": 129_930,
-    "attention_free_wavelets_1_64_digits": 79_237,
-    "attention_free_wavelets_1_64_pairs": 78_717,
-    "attention_free_wavelets_2_64_fashion": 129_864,
-    "attention_free_wavelets_4_384_cifar10": 6_950_086,
-    "attention_free_wavelets_2_256_cifar10dvs": 2_038_800,
-    "attention_free_wavelets_2_64_fashion_dvs": 129_936,
     "attention_free_wavelets_1_64_digits": 79_234 + 3,
+    "attention_free_wavelets_1_64_pairs": 78_714 + 3,
     "attention_free_wavelets_2_64_fashion": 129_858 + 2 * 3,
     "attention_free_wavelets_4_384_cifar10": 6_950_074 + 4 * 3,  # three bases in each of four blocks
     "attention_free_wavelets_2_256_cifar10dvs": 2_038_794 + 2 * 3,
