@@ -56,7 +56,7 @@ def test_a_lesson_ends_with_its_tasks(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_head_of_a_lesson_says_what_it_needs(name):
-    head = (LESSONS / f"{name}.py").read_text(encoding="utf-8").split("# %%")[1]
+    head = (LESSONS / f"{name}.py").read_text(encoding="utf-8").split("# %%")[1].replace("\n# ", " ")
     assert "[NOTATION.md](NOTATION.md)" in head
     for words in ("You will be able to", "It needs", "minutes to read"):
         assert words in head

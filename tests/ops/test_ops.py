@@ -558,8 +558,8 @@ def functions(base=Function):
 
 NO_PRODUCTS = {
     "Add", "Sub", "Mul", "Div", "Neg", "Power", "Exp", "Log", "Tanh", "Rectify", "Reshape", "Transpose",
-    "BroadcastTo", "GetItem", "Take", "Put", "Stack", "Sum", "AvgPool2d", "MaxPool2d", "Normalise", "SoftmaxCrossEntropy",
-    "Spike", "IntegrateAndFire", "NormaliseAndFire", "Price",
+    "BroadcastTo", "GetItem", "Take", "Put", "Stack", "Sum", "AvgPool2d", "MaxPool2d", "Normalise",
+    "SoftmaxCrossEntropy", "Spike", "IntegrateAndFire", "NormaliseAndFire", "Price",
 }  # fmt: skip
 
 
