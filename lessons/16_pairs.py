@@ -163,8 +163,8 @@ print("one token reaches", ", ".join(f"{n} tokens ({name})" for name, n in reach
 
 # %% [markdown]
 # ## What the ladder shows
-# `python -m benchmarks.pairs RUNS` trains every rung with three seeds; its record is shown here. Identity must
-# be at ln 2, or the task would be wrong.
+# `python -m benchmarks.pairs RUNS` trains every rung with three seeds; its record is shown here. Identity
+# must be at ln 2, or the task would be wrong.
 
 # %%
 path = RESULTS / "pairs.json"
@@ -172,15 +172,13 @@ record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"ro
 rows = [row for row in record["rows"] if row["depth"] == 1 and not row["rung"].startswith("digits")]
 print("recorded, one block:" if rows else "no record here; in a clone: python -m benchmarks.pairs RUNS")
 for row in sorted(rows, key=lambda row: row["test_loss"][0])[:16]:
-    loss, accuracy = row["test_loss"], row["test_accuracy"]
-    print(
-        f"  {row['rung']:<20} loss {loss[0]:.3f} ± {loss[1]:.3f}   accuracy {accuracy[0]:.1f} ± {accuracy[1]:.1f} %"
-    )
+    (loss, e), (accuracy, off) = row["test_loss"], row["test_accuracy"]
+    print(f"  {row['rung']:<20} loss {loss:.3f} ± {e:.3f}   accuracy {accuracy:.1f} ± {off:.1f} %")
 
 # %% [markdown]
 # ## The figure
-# Left: six pairs; look at the gap between the digits. Middle: which tokens see which digit, with the gap and
-# without: with the gap, no token sees both. Right: the test loss of the recorded runs over the epochs (where
+# Left: six pairs; look at the gap between the digits. Middle: the token grid, and which digit each token
+# sees; with the gap no token sees both. Right: the test loss of the recorded runs over the epochs (where
 # there is a record), or the loss of the two kinds of logits above; the dotted line is ln 2.
 
 # %%
@@ -190,11 +188,16 @@ axes[0].imshow(
     np.concatenate([np.pad(canvas[i, ..., 0], 1, constant_values=3) for i in chosen]), cmap="gray_r"
 )
 axes[0].set(title="three equal pairs, three unequal", xticks=[], yticks=[])
-tiles = []
-for left, right in seen.values():
-    tiles.append(np.pad(left + 2 * right, ((1, 1), (0, 16 - left.shape[1])), constant_values=0).astype(float))
-axes[1].imshow(np.concatenate(tiles), cmap="viridis", vmin=0, vmax=3)
-axes[1].set(title="tokens that see left, right, or both (yellow)", xticks=[], yticks=[2.5, 8.5])
+tiles = np.full((11, 16), np.nan)
+for top, (left, right) in zip((1, 6), seen.values(), strict=True):
+    tiles[top : top + 4, : left.shape[1]] = left + 2 * right
+    for code, word in ((1, "left"), (2, "right"), (3, "both")):
+        places = np.argwhere(left + 2 * right == code)
+        if len(places):
+            row, column = places.mean(0)
+            axes[1].text(column, row + top, word, ha="center", va="center")
+axes[1].imshow(tiles, cmap="Pastel1", vmin=0, vmax=8)
+axes[1].set(title="what each token sees", xticks=[], yticks=[2.5, 7.5])
 axes[1].set_yticklabels([f"gap {gap}" for gap in seen])
 if record["runs"]:
     for row in rows:
