@@ -1,10 +1,17 @@
 # %% [markdown]
 # # 07 · The convolutional stem: what a max-pool on spikes throws away, and what a stride keeps
 #
-# Spikformer V2 (arXiv 2401.02020) replaces SPS by SCS, a spiking convolutional stem: strided convolutions in
-# the place of max-pools, and behind each a pair of convolutions shaped like an MLP. The authors published no
-# code. Kernel sizes and the expansion by 4 follow from their parameter counts, as shown below; the residual
-# around the pair has no parameters and is our reading, as is where small nets halve the grid.
+# A stem turns an image into tokens and makes the grid smaller on the way. Spikformer's stem SPS (lesson 02)
+# does this with max-pools. Spikformer V2 (arXiv 2401.02020) uses strided convolutions instead, and calls its
+# stem SCS, the spiking convolutional stem. This lesson measures what either way keeps of an image.
+#
+# You will be able to write a stage of SCS, count what a pool and a stride can tell apart, and derive the
+# gradients of both. It needs lessons 00 to 02.
+# Twelve minutes to read, and fifteen seconds to run; notation and glossary: [NOTATION.md](NOTATION.md).
+#
+# The authors of Spikformer V2 published no code. The kernel sizes and the expansion by 4 follow from their
+# parameter counts, as shown below. Two things have no parameters and are our *interpretation*: the residual
+# around the pair of convolutions, and which stages halve the grid in models for small images.
 
 # %%
 from functools import partial
@@ -19,8 +26,13 @@ from minispike.measure import viz
 
 # %% [markdown]
 # ## One stage by hand
-# A 2×2 convolution with stride 2 halves the grid; then x gets added what a pair of 3×3 convolutions makes of
-# it, C → 4C → C. Each of the three is followed by batch norm and neurons.
+# A stage has three bricks. A brick is a map, batch norm (BN) and LIF neurons, in this order. The first brick
+# is a 2×2 convolution with stride 2, from C' channels to C. It halves the height and the width: each 2×2
+# window becomes one place. The other two are 3×3 convolutions, from C channels to 4C and back to C. What this
+# pair makes of x is added to x; x is then called the residual of the sum.
+#
+#     down     x = LIF(BN(Conv2×2 x))                          [T, B, H, W, C'] → [T, B, H/2, W/2, C]
+#     pair     x = x + LIF(BN(Conv3×3 LIF(BN(Conv3×3 x))))     C → 4C → C
 
 
 # %%
@@ -55,10 +67,14 @@ print(f"one SCS stage, loops = library, exactly: {frames.shape} → {out.shape},
 
 # %% [markdown]
 # ## A window of spikes
-# The maximum of zeros and ones is a logical OR. Of a 3×3 window's nine bits it keeps one, "did any fire?",
-# not which and not how many. A strided convolution asks each output neuron a question about *all* places and
-# channels. Put every window of 2×2 places and 4 channels, 2¹⁶ of them, to both. The convolution's currents
-# still tell all apart. Its neurons answer by a train: to a constant current there are five in four steps.
+# The maximum of zeros and ones is a logical OR. A 3×3 window of one channel holds nine bits, and the pool
+# keeps one of them: "did any neuron fire?". Which one and how many is lost. In a strided convolution each
+# output neuron weighs *all* places and channels of the window.
+#
+# To compare, give both of them every window of 2×2 places and 4 channels that there is: 2¹⁶ = 65,536 windows.
+# The pool answers with 4 bits. The convolution answers with 4 currents, and these differ for all windows. Its
+# neurons then turn each current into a spike train. A constant current can give five different trains in four
+# steps: spikes at every step, at every second, at every third, at the fourth only, or none.
 
 # %%
 windows = (np.arange(2**16)[:, None] >> np.arange(16) & 1).reshape(-1, 2, 2, 4).astype(float)
@@ -76,11 +92,16 @@ assert kinds[:2] == [2**4, 2**16] and kinds[2] <= 2**4 < kinds[3] <= 5**4
 
 # %% [markdown]
 # ## Gradients: one winner, or everyone
-# With a kernel as large as the stride, windows do not overlap: tap (i, j) meets the slice x[i::2, j::2].
+# If the kernel is as large as the stride, windows do not overlap. Write w_ij for the weights [in, out] at row
+# i and column j of the kernel. They meet the slice x[i::2, j::2] and nothing else. So y is a sum of four
+# matrix products, and both gradients follow from each of them alone:
 #
-#     y = Σ_ij x[i::2, j::2] w_ij        gx[i::2, j::2] = gy w_ijᵀ        gw_ij = Σ x[i::2, j::2]ᵀ gy
+#     y                 = Σ_ij x[i::2, j::2] w_ij
+#     ∂L/∂x[i::2, j::2] = ∂L/∂y w_ijᵀ                    each input is met once: nothing to add up
+#     ∂L/∂w_ij          = Σ x[i::2, j::2]ᵀ ∂L/∂y         the sum is over samples and places
 #
-# So each input gets a gradient. A max-pool sends it to a window's first maximum alone, fired or not.
+# Each input gets a gradient. A max-pool gives it to one input of each window only, the first maximum, whether
+# that one fired or not. (In the code, gx, gy and gw are ∂L/∂x, ∂L/∂y and ∂L/∂w.)
 
 # %%
 w, x = rng.standard_normal((2, 2, 3, 5)), (rng.random((2, 4, 6, 3)) < 0.2).astype(float)
@@ -89,14 +110,14 @@ y, gy = ops.conv2d(*leaves, stride=2), rng.standard_normal((2, 2, 3, 5))
 y.backward(gy)
 gx, gw = np.zeros_like(x), np.zeros_like(w)
 for i, j in np.ndindex(2, 2):
-    gx[:, i::2, j::2] = gy @ w[i, j].T  # each once: nothing to add up
+    gx[:, i::2, j::2] = gy @ w[i, j].T
     gw[i, j] = np.einsum("npqc,npqo->co", x[:, i::2, j::2], gy)
 gap = max(abs(leaf.grad - g).max() for leaf, g in zip(leaves, (gx, gw), strict=True))
 leaf = Tensor(x, requires_grad=True)
 pooled = ops.max_pool2d(leaf, 3, stride=2, padding=1)
 pooled.backward(rng.standard_normal(pooled.shape))
 reached = [(g != 0).mean() for g in (leaf.grad, gx)]
-print(f"gx, gw by taps and by autograd within {gap:.0e}; a gradient reaches {reached[1]:.0%} of the inputs,")
+print(f"∂L/∂x, ∂L/∂w: slices = autograd to {gap:.0e}; a gradient reaches {reached[1]:.0%} of the inputs,")
 print(f"through a 3×3 max-pool {reached[0]:.0%}")
 assert gap < 1e-12 and reached[0] <= 1 / 4 and reached[1] == 1
 stem = SCS(1, 8, (False, True, False, False), neuron=partial(LIF, smooth=True, detach_reset=False), rng=0)
@@ -105,11 +126,21 @@ print(f"check_grads: SCS's image and all {len(stem.parameters())} parameters agr
 
 # %% [markdown]
 # ## Reading the image back
-# What is kept can be measured: guess the pixels from the means over four steps by ridge regression, and score
-# the guess on digits not seen, R² = 1 − error²/variance. All ways share the first brick and end in 4×4 places
-# of 8 channels; weights are random, only woken. A 2×2 pool tells what is the OR's doing and what the larger
-# window's; a mean is no spike, but a control; and pooling the currents *before* the neuron is arXiv
-# 2305.05954's, for its gradient.
+# How much of the image is left can be measured: guess the pixels from the spikes. The guess is a ridge
+# regression (a linear map whose weights are kept small) from the mean over four steps of each neuron. Its
+# score on digits not seen is R² = 1 − (squared error) / (squared error of the mean digit): 1 is a perfect
+# guess, 0 is no better than the mean digit.
+#
+# Five ways to halve the grid are compared. All share the first brick and end in 4×4 places of 8 channels.
+#
+# - max-pool 3×3: SPS's pool, stride 2, after the neuron;
+# - before the neuron: the same pool on the currents, as arXiv 2305.05954 does for the sake of the gradient;
+# - max-pool 2×2: separates what the OR does from what the larger window does;
+# - stride 2×2: SCS's convolution;
+# - mean 2×2: a control, because a mean of spikes is no spike.
+#
+# Weights are random and not trained. `wake` sets batch norm's statistics to those of the images and its gain
+# γ to 1, 2 or 3: the larger the gain, the more neurons fire.
 
 # %%
 (train, _), (test, _) = load_digits()
@@ -173,17 +204,22 @@ assert (active["max-pool 3×3"] > 2 * active["stride 2×2"])[:, 1:].all()
 assert np.array_equal(shown["max-pool 3×3"][0][0], shown["before the neuron"][0][0])  # t = 0: see below
 
 # %% [markdown]
-# The *active share* counts what is not 0 in what goes on. A pool's output is no neuron's, so it has an active
-# share and no firing rate. At gain 2 and 3 the stride keeps more than SPS's pool, whose OR of nine has more
-# than twice the active share: more ones say little more. But a 2×2 pool keeps as much as the stride, which
-# needs fewer ones and fewer weights for it; and at gain 1, where few neurons fire, the stride is no better
-# than SPS's pool. Pooling before the neuron changes next to nothing forward (max and threshold commute; at
-# the first step exactly): its point is the gradient.
+# The *active share* is the share of the outputs that are not 0. (A pool's outputs are not neurons, so they
+# have no firing rate.) How to read the table:
+#
+# - At gain 2 and 3 the stride keeps more than SPS's pool. The OR of nine has more than twice the active
+#   share, and these additional ones say little.
+# - A 2×2 pool keeps as much as the stride. But the stride needs fewer ones, and a ninth of the
+#   multiply-accumulates, because the pool comes after a 3×3 convolution at full resolution.
+# - At gain 1, where few neurons fire, the stride is no better than SPS's pool.
+# - Pooling before the neuron changes almost nothing. The largest current fires exactly if any of them does,
+#   so at the first step both are equal. What changes is the gradient.
 #
 # ## Whole stems, and a broken residual
-# Does an untrained SCS keep more than an untrained SPS? No: it is 12 layers of spikes deep, SPS 5, and random
-# layers lose; to make use of them is for training. **Break it**: leave the residual out. Batch norm keeps
-# the last neurons firing as before, but the mean digit is a better guess than theirs.
+# Does a whole untrained SCS keep more than an untrained SPS? No. SCS is 12 layers of spikes deep, SPS is 5,
+# and each random layer loses something. Training has to make use of the depth. **Break it**: leave the
+# residual out. Batch norm keeps the last neurons firing at the same rate, but what they say about the image
+# is now a worse guess than the mean digit (R² below 0).
 
 
 # %%
@@ -213,8 +249,10 @@ assert abs(rates["no residual"] - rates["SCS"]) < 0.02
 
 # %% [markdown]
 # ## What the parameter counts tell
-# A stage from m to n channels has k²mn weights in its strided convolution and 9n·en twice in the pair, and
-# batch norms 2n + 2en + 2n. Published are 29.11, 51.55 and 172 million: k = 2 and e = 4 meet all three.
+# Let a stage go from m to n channels, with a k×k strided convolution and an expansion to e·n channels in the
+# pair. It has k²·mn weights in the first convolution and 9·n·en in each of the other two; its batch norms
+# have 2n + 2en + 2n parameters. The paper names three models, with 29.11, 51.55 and 172 million parameters.
+# k = 2 and e = 4 meet all three.
 
 
 # %%
@@ -234,7 +272,14 @@ assert counts == [29_111_272, 51_545_064, 172_278_760] and built == counts[0]
 
 # %% [markdown]
 # ## The figure
-# The digit is the one whose two errors differ by the median. Of eight channels the four most varied.
+# - Left, above: one unseen digit; its two guesses differ by as much as in the median digit. Below: the R² of
+#   the whole stems; look at the grey bar, which is below 0.
+# - Second: the spikes of four of eight channels (rows) in four steps (columns), above with SPS's pool, below
+#   with the stride. Look at how full the orange maps are, and how blurred.
+# - Third: the digit as read back from either. Look at rows 3 and 4, where the stroke is crossed: the guess
+#   from the pool is too light there.
+# - Right, above: R² of the five ways at gain 2. Below: R² against the active share at gains 1, 2 and 3. Look
+#   for the highest point furthest to the left: most of the image for the fewest ones.
 
 # %%
 fig, axes = viz.figure(2, 4, size=(13.5, 6.8), width_ratios=(1, 1, 1, 1.5))
@@ -272,23 +317,36 @@ viz.save(fig, "07_scs")
 
 # %% [markdown]
 # ## What was shown
-# A max-pool on spikes is an OR, with a gradient for one input; a strided convolution's neurons weigh all, and
-# all get a gradient. On random weights it keeps more than a 3×3 pool once neurons are awake, as much as a 2×2
-# pool, and with fewer spikes. Without its residual a deep stem fires on and says nothing of the image.
+# What does a max-pool on spikes throw away? All but "did any fire?": of 65,536 windows it tells 16 apart. The
+# currents of a strided convolution tell all of them apart, and its spikes in four steps tell 396. A pool
+# passes its gradient to one input of a window, a stride to all.
 #
-# ## Exercises (solutions: lessons/solutions/07_scs.py)
+# What does a stride keep? On random weights and at gain 2, R² is 0.76 with the stride and 0.68 with
+# SPS's 3×3 pool. But it is 0.76 with a 2×2 pool, so the larger window loses more than the OR does. The
+# stride needs the fewest ones. At gain 1 there is no difference. And a whole SCS, untrained, keeps less than
+# a whole SPS. So these numbers do not decide which stem is better after training.
 #
-# ★ Predict: nine independent neurons fire with probability p. At which p does their OR carry one full bit?
-# Set `p`.
+# Without its residual a deep stem fires on and says nothing about the image.
 #
-#     assert abs(ops.max_pool2d((rng.random((900, 900, 1)) < p) * 1.0, 3).data.mean() - 0.5) < 0.01
+# ## Five questions (answers: lessons/solutions/07_scs.py)
 #
-# ★★ Re-derive: a 3×3 kernel with stride 2 and padding 1 overlaps. How many windows collect the gradient of
-# each pixel of an H×H image, H even? Write `windows(H)`, an array [H, H]; `collected` asks autograd.
+# 1. Why does an OR of many neurons say less if the neurons fire more often?
+# 2. A convolution of four channels gives spike trains over four steps. How many answers can it give at most,
+#    and how many if each neuron could fire freely at each step?
+# 3. A 3×3 kernel with stride 2 and padding 1 overlaps. What does its gradient look like that a 2×2 kernel's
+#    with stride 2 does not?
+# 4. The tokens of SCS are 0, 1 or 2. Why never 3, although four residuals come one after another?
+# 5. Does another pair with k up to 4 and e up to 8 meet the published counts, as they are printed? What can
+#    no count tell?
 #
-#     assert np.array_equal(windows(8), collected(8))
+# ## Practice
 #
-# ★★★ From the paper: try k = 1 … 4 and e = 1 … 8. Which (k, e) give 29.11, 51.55 and 172 million, as
-# printed? Write `meets(k, e)`.
+#     python -m lessons.practice 07_scs
 #
-#     assert [(k, e) for k in range(1, 5) for e in range(1, 9) if meets(k, e)] == [(2, 4)]
+# ★ `or_of_nine`: predict at which firing rate an OR of nine neurons tells most.
+#
+# ★★ `halve`: write the strided convolution as one matrix product; it then runs in a stem.
+#
+# ★★ `coverage`: count how many windows cover each pixel.
+#
+# ★★★ `strided_backward`: derive both gradients where windows overlap or leave a border unused.
