@@ -66,7 +66,8 @@ def wrong_steps(value):
 def loses():
     """Return the smallest T at which a network that always fires costs more than an ordinary network.
 
-    In the first network every neuron fires at each of T steps. Use the papers' prices (lesson 13); the ordinary network makes one multiply-accumulate for each weight.
+    In the first network every neuron fires at each of T steps, and each spike is one addition. The ordinary
+    network makes one multiply-accumulate in its place. The prices are the papers' (lesson 13).
     """
     return 6
 
@@ -106,7 +107,7 @@ def counts_the_stem(fan_out):
 @task(
     "★★",
     hints=[
-        "Loop over the outputs' places (p, q) and the kernel's (i, j): which place of the input is read there?",
+        "Loop over the outputs' places (p, q) and the kernel's (i, j): which input place is read there?",
         "Output (p, q) reads row p · stride + i − padding. If that row and column exist, the entry in "
         "channel c reaches as many outputs as w[i, j, c] has values that are not 0.",
         "There are (H + 2 · padding − kh) // stride + 1 rows of outputs. For columns use W and kw.",
