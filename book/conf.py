@@ -43,7 +43,7 @@ def math(block: bool):
 
 
 def fewer_spans(app, error) -> None:
-    """Take the marks off white space, plain names and punctuation in code: a third of a page, and no colour."""
+    """Take the marks off white space, plain names and punctuation in code: a third of a page, no colour."""
     for path in Path(app.outdir).rglob("*.html") if error is None else ():
         text = path.read_text("utf-8")
         path.write_text(re.sub(r'<span class="(?:w|n|p)">([^<]*)</span>', r"\1", text), "utf-8")
