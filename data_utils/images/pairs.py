@@ -37,10 +37,14 @@ class Pairs:
         if len(self.classes) < 2 or min(map(len, self.classes)) < 2:
             raise ValueError("pairs need two classes or more, and two images or more of each")
 
-    def draw(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return (canvases, labels) of n pairs. Both images of a pair are never the same image."""
+    def draw(self, n: int, rng: np.random.Generator, balanced: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Return (canvases, labels) of n pairs. Both images of a pair are never the same image.
+
+        balanced: half of the labels are 1, to the last pair; else each label is a coin's throw.
+        """
         k = len(self.classes)
-        labels, left = rng.integers(0, 2, n), rng.integers(0, k, n)
+        labels = rng.permutation(np.arange(n) % 2) if balanced else rng.integers(0, 2, n)
+        left = rng.integers(0, k, n)
         right = np.where(labels == 1, left, (left + rng.integers(1, k, n)) % k)
         sizes = np.array([len(places) for places in self.classes])
         first = (rng.random(n) * sizes[left]).astype(int)
@@ -105,5 +109,5 @@ def open_pairs(batch_size: int, seed: int = 0, gap: int = GAP) -> tuple[FreshPai
     (images, labels), (test, test_labels) = load_digits()
     blank = images.min()
     train = FreshPairs(Pairs(images, labels, gap, blank), TRAINING, batch_size, seed)
-    drawn = Pairs(test, test_labels, gap, blank).draw(TEST, np.random.default_rng(0))
+    drawn = Pairs(test, test_labels, gap, blank).draw(TEST, np.random.default_rng(0), balanced=True)
     return train, Loader(*drawn, batch_size)

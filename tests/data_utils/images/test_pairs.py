@@ -61,7 +61,7 @@ def test_every_epoch_has_its_own_pairs_and_any_batch_can_be_made_alone():
 
 def test_test_pairs_are_fixed_and_of_unseen_digits():
     train, test = open_pairs(32)
-    assert train.n_samples == TRAINING and test.n_samples == TEST
+    assert train.n_samples == TRAINING and test.n_samples == TEST and test.labels.mean() == 0.5
     assert np.array_equal(test.spread(5)[0], open_pairs(16, seed=9)[1].spread(5)[0])
     (_, _), (unseen, _) = load_digits()
     known = {image.tobytes() for image in unseen}
