@@ -15,6 +15,7 @@ myst_fence_as_directive = []
 html_static_path = [str(HERE / "static")]
 html_extra_path = [str(HERE.parent / "build" / "book-pages" / "extra")]
 html_js_files, html_css_files = ["widgets.js"], ["book.css"]
+html_favicon = str(HERE / "static" / "favicon.svg")
 html_copy_source = html_show_sourcelink = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
@@ -42,14 +43,17 @@ def math(block: bool):
     return visit
 
 
-def fewer_spans(app, error) -> None:
-    """Take the marks off white space, plain names and punctuation in code: a third of a page, no colour."""
+def tidy(app, error) -> None:
+    """Take the marks off white space, plain names and punctuation in code: a third of a page, no colour.
+
+    And give the side bar's headings, which are no heading elements, the level that screen readers need.
+    """
     for path in Path(app.outdir).rglob("*.html") if error is None else ():
-        text = path.read_text("utf-8")
-        path.write_text(re.sub(r'<span class="(?:w|n|p)">([^<]*)</span>', r"\1", text), "utf-8")
+        text = re.sub(r'<span class="(?:w|n|p)">([^<]*)</span>', r"\1", path.read_text("utf-8"))
+        path.write_text(text.replace('role="heading">', 'role="heading" aria-level="2">'), "utf-8")
 
 
 def setup(app) -> None:
-    app.connect("build-finished", fewer_spans)
+    app.connect("build-finished", tidy)
     app.connect("autodoc-process-docstring", docstring_as_it_is)
     app.add_html_math_renderer("mathml", (math(False), None), (math(True), None))
