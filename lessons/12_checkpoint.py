@@ -130,7 +130,8 @@ assert counts["BINPERSID"] == len(theirs) and counts["REDUCE"] == 2 * len(theirs
 # %% [markdown]
 # ## Two layouts, the same numbers
 # The authors' convolution has the axes [out, in, kh, kw], where kh×kw is the kernel's size; ours has
-# [kh, kw, in, out]. Their linear map is [out, in], ours [in, out]. A transposition converts one into the other.
+# [kh, kw, in, out]. Their linear map is [out, in], ours [in, out]. A transposition turns one into
+# the other.
 
 # %%
 conv, linear = "patch_embed.proj_conv1.weight", "block.0.mlp.fc1_linear.weight"
@@ -181,11 +182,11 @@ assert np.shares_memory(w, transposed) and np.array_equal(transposed, theirs[lin
 
 # %% [markdown]
 # ## Break it: cut the file, flip a bit, lose an entry
-# If the second half of a file is missing, any reader notices. A wrong bit is another matter. A zip archive has
-# a checksum for each entry. safetensors has none, so a plain reader takes the damage for true. `load` finds
-# it, because `save` puts a checksum next to the configuration. We flip bit 30 of a weight: if this bit is 0,
-# the weight becomes 2¹²⁸ times as large. Last, an entry is left out: `load_official` names it and changes
-# nothing.
+# If the second half of a file is missing, any reader notices. A wrong bit is another matter. A zip archive
+# has a checksum for each entry. safetensors has none, so a plain reader takes the damage for true. `load`
+# finds it, because `save` puts a checksum next to the configuration. We flip bit 30 of a weight: if this bit
+# is 0, the weight becomes 2¹²⁸ times as large. Last, an entry is left out: `load_official` names it and
+# changes nothing.
 
 
 # %%

@@ -46,8 +46,8 @@ assert matrix.strides == (16, 4) and matrix.T.strides == (4, 16) and row.strides
 
 # %% [markdown]
 # ## 3 · What is in the pickle
-# The name of a function and its arguments. `__reduce__` was run when the pickle was *written*; it said what to
-# write. The reader needs nothing else: it fetches the function by its name from its own Python.
+# The name of a function and its arguments. `__reduce__` was run when the pickle was *written*; it said what
+# to write. The reader needs nothing else: it fetches the function by its name from its own Python.
 
 
 # %%
@@ -81,10 +81,9 @@ assert not np.array_equal(other(images).data, logits)
 # ## 5 · Harm without a call
 # A file can claim more memory than it has bytes: zeros that were compressed, a tensor whose strides of 0
 # repeat one number, or a list that contains one list twice, which contains another twice, and so on.
-# `read_torch`
-# refuses compressed entries and entries that claim more bytes than the file has. It returns a record in the
-# place of a tensor that is larger than the file, and it limits the size of the program. Nested lists stay
-# small as long as nobody copies or prints them.
+# `read_torch` refuses compressed entries and entries that claim more bytes than the file has. It returns a
+# record in the place of a tensor that is larger than the file, and it limits the size of the program. Nested
+# lists stay small as long as nobody copies or prints them.
 
 # %%
 nested: list = []
