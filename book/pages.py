@@ -33,7 +33,6 @@ ORDER = {  # the source as pages, in reading order: folder, files
 SOURCES = [f"{folder.strip()}/{name}".strip("/") for folder, names in ORDER.items() for name in names]
 PAGES = {  # links in the lessons and READMEs: the pages that stand for those files
     "NOTATION.md": "notation.md",
-    "HELP.md": "help.md",
     "lessons/README.md": "index.md",
     "README.md": "index.md",
 }
@@ -262,7 +261,7 @@ def index_page() -> str:
 def toctrees() -> str:
     """Return what Sphinx builds the side bar from."""
     parts = {
-        "Course": ["notation", "help", "practice", *(f"lessons/{name}" for name in NAMES)],
+        "Course": ["notation", "practice", *(f"lessons/{name}" for name in NAMES)],
         "Use it": ["own_data", "gpu", "benchmarks", "interface"],
         "The source": ["source/index", *(f"source/{each.replace('/', '-')}" for each in SOURCES)],
     }
@@ -323,7 +322,6 @@ def write_all(folder: Path) -> None:
     pages["own_data"] = section_of(readme, "Command line")
     pages["gpu"] = section_of(readme, "On a GPU")
     pages["notation"] = link_pages((LESSONS / "NOTATION.md").read_text("utf-8"), "")
-    pages["help"] = link_pages((LESSONS / "HELP.md").read_text("utf-8"), "")
     pages["benchmarks"] = link_pages((ROOT / "benchmarks" / "README.md").read_text("utf-8"), "")
     for name in NAMES:
         pages[f"lessons/{name}"] = lesson_page(name, folder / "lessons")

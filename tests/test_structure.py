@@ -215,7 +215,7 @@ def test_the_readme_names_files_that_exist():
     for link in links:
         assert link.startswith("https://") or (ROOT / link).exists(), link
     assert len(links) > 10
-    for lesson in re.findall(r"python -m lessons\.(\w+)", README):
+    for lesson in re.findall(r"python -m lessons\.(\d\w+)", README):
         assert (ROOT / "lessons" / f"{lesson}.py").exists(), lesson
 
 

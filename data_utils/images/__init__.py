@@ -3,6 +3,7 @@
 Read the files in this order:
 
     digits.py      scikit-learn's 8×8 digits, which need no download
+    pairs.py       pairs of these digits: are they the same? A task that needs mixing
     augment.py     standardising, and changes by random numbers: flip, crop, shift, erase, mixup
     idx.py         IDX, the file format of MNIST
     mnist.py       MNIST and Fashion-MNIST

@@ -207,7 +207,9 @@ def check_values(name: str, got, want, case: dict, tolerance: float = 1e-9) -> N
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         at = f"[{', '.join(map(str, first))}]" if first else ""
         few = f"; {bad.sum()} of {bad.size} differ" if bad.size > 1 else ""
-        raise Wrong(f"{_name(name)}{at} is {got[first]:.6g}, expected {want[first]:.6g}{few}{_of(case)}")
+        pairs = ((f"{got[first]:.{n}g}", f"{want[first]:.{n}g}") for n in (6, 17))
+        is_, wanted = next(((a, b) for a, b in pairs if a != b), (got[first], want[first]))
+        raise Wrong(f"{_name(name)}{at} is {is_}, expected {wanted}{few}{_of(case)}")
 
 
 def _name(name: str) -> str:

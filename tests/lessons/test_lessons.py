@@ -13,7 +13,7 @@ from lessons.practice.__main__ import tasks_of
 
 LESSONS = Path(__file__).parent.parent.parent / "lessons"
 NAMES = [path.stem for path in sorted(LESSONS.glob("[0-9][0-9]_*.py"))]
-TRAINING = {"04_spikformer", "08_masked", "10_dwc", "13_energy"}
+TRAINING = {"04_spikformer", "08_masked", "10_dwc", "15_sparse"}
 
 
 @pytest.mark.lessons

@@ -248,7 +248,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(tmp_path, 
     "arguments, message",
     [
         ([], "give either --out RUN, for a new run, or --resume RUN"),
-        (["--out", "x"], "give --recipe or --data: digits, fashion-mnist"),
+        (["--out", "x"], "give --recipe or --data: digits, pairs, fashion-mnist"),
         (["--out", "x", "--resume", "y"], "give either --out"),
         (["--resume", "nowhere"], "no run in nowhere"),
         (

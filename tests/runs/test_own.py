@@ -120,7 +120,7 @@ def test_predict_says_what_it_cannot_use(tmp_path, capsys, trained):
 def test_a_data_set_that_is_neither_name_nor_folder_says_so(tmp_path, capsys):
     assert main(["train", "--data", "digitz", "--out", str(tmp_path / "run")]) == 1
     assert (
-        "no data set and no file or folder 'digitz'; there are digits, fashion-mnist"
+        "no data set and no file or folder 'digitz'; there are digits, pairs, fashion-mnist"
         in capsys.readouterr().err
     )
 
