@@ -31,6 +31,14 @@ def device(request):
     return request.param
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave out the tests for a GPU wherever they are not asked for, as in pytest -m slow."""
+    if "gpu" not in config.option.markexpr:
+        chosen = [item for item in items if not item.get_closest_marker("gpu")]
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("gpu")])
+        items[:] = chosen
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """With pytest -m gpu nothing may be skipped: a test that did not run proves nothing."""
