@@ -46,11 +46,13 @@ def math(block: bool):
 def tidy(app, error) -> None:
     """Take the marks off white space, plain names and punctuation in code: a third of a page, no colour.
 
-    And give the side bar's headings, which are no heading elements, the level that screen readers need.
+    For screen readers and the keyboard: the side bar's headings, which are no heading elements, get a level,
+    and code that is wider than the page can be scrolled by keys.
     """
     for path in Path(app.outdir).rglob("*.html") if error is None else ():
         text = re.sub(r'<span class="(?:w|n|p)">([^<]*)</span>', r"\1", path.read_text("utf-8"))
-        path.write_text(text.replace('role="heading">', 'role="heading" aria-level="2">'), "utf-8")
+        text = text.replace('role="heading">', 'role="heading" aria-level="2">')
+        path.write_text(text.replace("<pre>", '<pre tabindex="0">'), "utf-8")
 
 
 def setup(app) -> None:

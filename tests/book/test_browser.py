@@ -7,6 +7,8 @@ import functools
 import http.server
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -25,10 +27,8 @@ SIZES = [(1440, "light"), (1440, "dark"), (390, "light"), (390, "dark")]
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The whole book, built with warnings as errors."""
-    from book.__main__ import main
-
-    out = tmp_path_factory.mktemp("book") / "site"
-    assert main(["--out", str(out)]) == 0
+    out, root = tmp_path_factory.mktemp("book") / "site", Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-m", "book", "--out", str(out)], cwd=root, check=True)
     return out
 
 
