@@ -13,7 +13,7 @@
 #
 # You will be able to run a brick on visible places alone, derive the gradient of masked batch norm, and
 # test whether anything hidden leaks. It needs lessons 00 to 04 and 07.
-# Fifteen minutes to read, and about forty seconds to run on two cores, nearly all of it for one
+# Fifteen minutes to read, and about fifty seconds to run on two cores, nearly all of it for one
 # pre-training whose progress is shown; notation and glossary: [NOTATION.md](NOTATION.md).
 #
 # The words first:
@@ -168,7 +168,7 @@ with no_grad():
     losses["spiking model"] = model.eval()(test, visible).item()
 print(f"pre-training: loss {curve[0]:.3f} → {curve[-1]:.3f}. On test digits:")
 print("  " + ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
-assert losses["ridge on raw pixels"] + 0.05 < losses["spiking model"] < losses["place's mean"] - 0.03
+assert losses["ridge on raw pixels"] + 0.05 < losses["spiking model"] < losses["place's mean"] - 0.02
 
 # %% [markdown]
 # The network guesses better than the place alone allows, so it has learned something from the visible
@@ -252,12 +252,12 @@ for draw in range(3):
 print("100 labels, % right, mean (range):")
 for name, of in accuracy.items():
     print(f"  {name:<20} {np.mean(of):.1f} ({min(of):.1f} … {max(of):.1f})")
-assert np.subtract(accuracy["frozen, pre-trained"], accuracy["frozen, untrained"]).min() > 5
+assert np.mean(accuracy["frozen, pre-trained"]) > np.mean(accuracy["frozen, untrained"]) + 3
 assert min(accuracy["raw pixels, linear"]) > max(accuracy["frozen, pre-trained"])
 
 # %% [markdown]
-# So the network does learn without labels: in each of the draws its tokens have become easier to read. The
-# pixels themselves are easier to read still.
+# So the network does learn without labels: its tokens have become easier to read. The pixels themselves are
+# easier to read still.
 #
 # ## Does it pay? And do deeper models gain more?
 # Pre-training pays if a network that is then trained with labels ("fine-tuned") ends better than one that
@@ -340,7 +340,8 @@ viz.save(fig, "08_masked")
 # ## What was shown
 # Can a spiking network learn from images without labels? Yes: its guesses are better than each place's mean
 # (a loss of 0.36 against 0.43), and its frozen tokens are easier to read than before pre-training: 62 % right
-# instead of 41 %, in one pre-training. But a linear map on raw pixels does both better (0.24, and 88 %).
+# instead of 41 %. This seed is a lucky one: with seeds 2 and 3 the losses were 0.38, and 52 % and 51 % were
+# right. And a linear map on raw pixels does both better (0.24, and 88 %).
 #
 # Does it pay? Not here. With 100 labels, pre-training and fine-tuning reached 85.8 % with one block and
 # 85.1 % with six; training from scratch in the same time reached 90.3 % and 91.4 %, and at the same number
