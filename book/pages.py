@@ -33,6 +33,7 @@ ORDER = {  # the source as pages, in reading order: folder, files
 SOURCES = [f"{folder.strip()}/{name}".strip("/") for folder, names in ORDER.items() for name in names]
 PAGES = {  # links in the lessons and READMEs: the pages that stand for those files
     "NOTATION.md": "notation.md",
+    "HELP.md": "help.md",
     "lessons/README.md": "index.md",
     "README.md": "index.md",
 }
@@ -261,7 +262,7 @@ def index_page() -> str:
 def toctrees() -> str:
     """Return what Sphinx builds the side bar from."""
     parts = {
-        "Course": ["notation", "practice", *(f"lessons/{name}" for name in NAMES)],
+        "Course": ["notation", "help", "practice", *(f"lessons/{name}" for name in NAMES)],
         "Use it": ["own_data", "gpu", "benchmarks", "interface"],
         "The source": ["source/index", *(f"source/{each.replace('/', '-')}" for each in SOURCES)],
     }
@@ -321,6 +322,7 @@ def write_all(folder: Path) -> None:
     pages = {"index": index_page(), "practice": practice_page(), "interface": interface_page()}
     pages["own_data"] = section_of(readme, "Command line")
     pages["gpu"] = section_of(readme, "On a GPU")
+    pages["help"] = link_pages((LESSONS / "HELP.md").read_text("utf-8"), "")
     pages["notation"] = link_pages((LESSONS / "NOTATION.md").read_text("utf-8"), "")
     pages["benchmarks"] = link_pages((ROOT / "benchmarks" / "README.md").read_text("utf-8"), "")
     for name in NAMES:
