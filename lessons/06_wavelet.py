@@ -1,10 +1,15 @@
 # %% [markdown]
 # # 06 · Wavelets: averages and differences as a mixer
 #
-# Attention asks every token about every other. Suppose a token asks only its neighbour, and only two things:
-# what do we share, and where do we differ? The answers can stand in attention's place. They have no
-# parameters, they lose nothing, and their gradient is one line. What do they reach, and what do they miss?
-# (Attention-free Spikformer, arXiv 2308.02557; which bases and how many levels is our reading.)
+# In attention every token can meet every other token. A wavelet compares neighbours only: what do they share
+# (an average), and how do they differ (a difference)? The attention-free Spikformer (arXiv 2308.02557) puts
+# such a transform in the place of attention: LIF(BN(W X)), where the matrix W is fixed and has no trained
+# weights. No code was published; which wavelets, and how many levels, is our *interpretation*. This lesson
+# asks what such a mixer reaches, what it misses, and what its gradient is.
+#
+# You will be able to write Haar's wavelet, say how far a mixer reaches, and say why a gradient is a transpose
+# and not an inverse. It needs lessons 00 to 05. Fifteen minutes to read, and fifteen seconds to run; notation
+# and glossary: [NOTATION.md](NOTATION.md).
 
 # %%
 from functools import partial
@@ -20,15 +25,17 @@ from minispike.ops.transform import analysis
 
 # %% [markdown]
 # ## By hand
-# A pair (a, b) becomes its average (a + b)/√2 and its difference (a − b)/√2; √2, not 2, so that a² + b² stays
-# what it was. Do so in all rows, then in all columns, averages first. The next level goes on with the
-# averages of both, the upper left quarter. This is Haar's wavelet, of 1910.
+# A pair of values (u, v) becomes an average (u + v)/√2 and a difference (u − v)/√2. With √2 in place of 2
+# the energy stays: the sum of the two squares is u² + v². Do so with the pairs of every row, and write the
+# averages in the first half of the row and the differences in the second half. Then do the same with every
+# column. This is one *level* of Haar's wavelet (1910). The next level repeats it in the upper left quarter,
+# which holds the averages of averages. The results are called coefficients.
 
 
 # %%
 def pairs(line):  # [n] -> [n]
     couples = [(line[k], line[k + 1]) for k in range(0, len(line), 2)]
-    return [(a + b) / 2**0.5 for a, b in couples] + [(a - b) / 2**0.5 for a, b in couples]
+    return [(u + v) / 2**0.5 for u, v in couples] + [(u - v) / 2**0.5 for u, v in couples]
 
 
 def haar(x, levels):  # [H, W] -> [H, W]
@@ -51,9 +58,14 @@ assert np.allclose(2 * coefficients, (2 * coefficients).round())  # signed halve
 
 # %% [markdown]
 # ## The library gives the same, for any family
-# Another family has more taps than (1, 1)/√2. The taps fill a matrix A, one row a coefficient, and go round
-# the border (periodization); the 2-D transform of a grid X is A X Aᵀ. PyWavelets gives its four quadrants:
-# low or high frequency (L, H), twice.
+# A family of wavelets is given by two short lists of numbers, its *taps*: one list for averages and one for
+# differences. Haar's are (1, 1)/√2 and (1, −1)/√2; other families have more taps. They form a matrix A. Each
+# row gives one coefficient, and the next row has the taps two places further on. At the end of the line they
+# go on at its beginning (periodization). For a grid X, one level is A X Aᵀ: Aᵀ acts along the rows, A along
+# the columns.
+#
+# The library must agree with the loops for Haar, and with PyWavelets for every family. PyWavelets returns the
+# four quarters: LL (averages twice), HL (differences along a row), LH (along a column) and HH (both).
 
 # %%
 X = rng.standard_normal((16, 16))
@@ -71,15 +83,19 @@ assert gap < 1e-13
 print(f"loops = library at 3 levels; taps = library = PyWavelets in {len(short)} families, to {gap:.0e}")
 
 # %% [markdown]
-# ## What it reaches, and what Fourier pays for reaching further
-# Transform the N unit tokens, and the whole mixer stands there as a matrix W [N, N]. A coefficient sees the
-# tokens where its row is not 0. Haar at one level mixes 2×2 neighbours and nobody else. Levels widen the
-# view, but three quarters of the coefficients stay at 2×2. Fourier's real part sees at least half of the
-# tokens, and half of the rank is gone.
+# ## What it reaches
+# A transform is linear, so it is a matrix W [N, N] over the tokens. Transform the N unit vectors, and the
+# columns of W appear. (Each channel is transformed by itself.) A coefficient *sees* the tokens where its row
+# of W is not 0.
 #
-# Depth is a surprise. The coefficients move: averages gather in the upper left, so a second Haar finds other
-# neighbours. Three in a row on 8×8 tokens see everything, with weights ±1/8, and still lose nothing: they are
-# a Walsh–Hadamard transform. (In a network, neurons and residuals stand between them.)
+# Haar with one level mixes 2×2 neighbours and nothing else. With more levels, some coefficients see more, but
+# three quarters of them still see only 2×2 tokens. The real part of Fourier (lesson 05) sees half of the
+# tokens or more with every output. It pays with its rank: 33 of 64. Haar loses nothing: its rank is 64.
+#
+# Depth adds reach. Haar moves its results: the averages of the pairs (0, 1), (2, 3), … are written next to
+# each other, so the next Haar compares values that came from different pairs. Three Haar transforms in a row
+# on 8×8 tokens see everything, with weights ±1/8, and still lose nothing: they are a Walsh–Hadamard
+# transform. (In a network, neurons and residuals come between them.)
 
 # %%
 grid, unit = (8, 8), np.eye(64)
@@ -98,9 +114,13 @@ assert np.allclose(abs(mixers["haar three times"]), 1 / 8)
 
 # %% [markdown]
 # ## The gradient is the transpose, always
-# y = W x is linear; ⟨W x, gy⟩ = ⟨x, gx⟩ for all x asks for gx = Wᵀ gy. It is tempting to say "the backward of
-# an analysis is the synthesis", the inverse. For an orthogonal family W⁻¹ = Wᵀ, and it is. For a biorthogonal
-# one it is not. Break it: give a family its inverse as backward, and let finite differences judge.
+# Let L be the loss, y = W x, and g = ∂L/∂y. The gradient ∂L/∂x is the vector with ⟨W x, g⟩ = ⟨x, ∂L/∂x⟩ for
+# every x, so it is Wᵀ g. Textbooks call W the analysis and its inverse W⁻¹ the synthesis, and the synthesis
+# may seem to be the natural backward pass. For an *orthogonal* family, W⁻¹ = Wᵀ, and both are right. For a
+# *biorthogonal* family they differ.
+#
+# Break it: give eight families their inverse as backward, and let finite differences decide. The lines also
+# print how far ⟨W x, g⟩ and ⟨x, ∂L/∂x⟩ are apart, relative to their usual size, √64 = 8.
 
 
 # %%
@@ -142,12 +162,16 @@ print(f"W⁻¹ as backward: off by {wrong:.2f} at least, fails in {', '.join(bad
 print(f"  {verdict.split(': ')[1]}")
 
 # %% [markdown]
-# bior1.1 and rbio1.1 pass: under the biorthogonal name stands Haar. The error of bior2.2 is no rounding.
+# bior1.1 and rbio1.1 pass, because they are Haar under another name. The error of bior2.2 is not rounding:
+# the two numbers in its message differ by half.
 #
-# ## A learned mixture of bases
-# DWT-C, the paper's combination, takes a few bases, y = Σ_i a_i W_i x, and learns only the weights a_i:
+# ## A learned mixture of wavelets
+# The paper's DWT-C combines a few transforms, y = Σ_i a_i W_i x, and learns only the weights a_i. With
+# g = ∂L/∂y, the product rule gives
 #
-#     ga_i = ⟨gy, W_i x⟩        gx = Σ_i a_i W_iᵀ gy
+#     ∂L/∂a_i = ⟨g, W_i x⟩        ∂L/∂x = Σ_i a_i W_iᵀ g
+#
+# In the code, ga and gx are these two gradients, and gy is g.
 
 # %%
 mixture = create_model("attention_free_wavelets_1_64_digits", dtype="float64").blocks[0].mixer.map
@@ -164,11 +188,12 @@ assert gap < 1e-12
 print(f"mixture of {', '.join(basis.family for basis in mixture.bases)}: derived − autograd {gap:.0e}")
 
 # %% [markdown]
-# ## Fixed bases next to attention
-# SSA makes its basis Q Kᵀ anew from every image, and needs four weighted maps for it. A wavelet is the same
-# for every image and has no weights. Its price: the grid must be divisible by 2 at every level. A grid of
-# 14×14 tokens is divisible once, not twice. PyWavelets pads silently, to more coefficients than tokens; this
-# library raises.
+# ## What it costs, and what it demands
+# Spiking self-attention (SSA) computes its matrix Q Kᵀ from each image, with four maps that have weights. A
+# wavelet has the same matrix for every image and no weights. It demands something else: the grid must be
+# divisible by 2 at every level. A grid of 14×14 tokens (ImageNet) can be halved once, but not twice.
+# PyWavelets then extends the grid without a word and returns more coefficients than there are tokens. This
+# library raises an error instead.
 
 # %%
 names = {"SSA": "spikformer", "haar": "attention_free_haar", "mixture": "attention_free_wavelets"}
@@ -185,8 +210,17 @@ print(f"14×14 = 196 tokens, two levels: {padded} coefficients in PyWavelets. In
 
 # %% [markdown]
 # ## The figure
-# A photograph, and the spikes of a digit's stem (untrained, gain 3, as in lesson 03, on 8×8 tokens), each
-# with its analysis. A basis function is a row of W: the gradient of one coefficient. One backward draws it.
+# - Top left and middle: a photograph, and two levels of Haar (the colour shows the square root of the size).
+#   Look at the upper left corner: it is the photograph again, smaller, and it holds nearly all the energy.
+#   The other parts show edges: along a row (right), along a column (below), and both.
+# - Top right: rows of W, drawn as pictures: each is the gradient of one coefficient. Look at haar: its
+#   pictures are an average and three differences. bior2.2 is symmetric, which orthogonal families with more
+#   taps cannot be.
+# - Bottom left and middle: the spikes of a digit in one channel of a stem with 8×8 tokens, and their
+#   coefficients. Look at the upper left quarter: it has the digit's shape; the other quarters are mostly
+#   small. (The stem is untrained, with gain 3 so that it fires.)
+# - Bottom right: the error of both backward passes. Look at the lower three families: the inverse (orange) is
+#   wrong by a large part of the whole. (PyWavelets' sym4 is orthogonal up to 1e-12 only, hence its bar.)
 
 # %%
 camera = pywt.data.camera() / 255.0  # [512, 512]
@@ -245,23 +279,38 @@ viz.save(fig, "06_wavelet")
 
 # %% [markdown]
 # ## What was shown
-# Averages and differences mix tokens without a weight and without a loss: W Wᵀ = I. One level reaches 2×2
-# tokens, more levels more, three in a row all. The backward is the transpose, for every family; it is the
-# inverse only for an orthogonal one. A mixture learns how much of each basis it wants.
+# Haar's averages and differences mix tokens without a weight, and nothing is lost, since W Wᵀ = 1. What do
+# they reach? One level reaches 2×2 tokens, more levels reach further in a quarter of the coefficients, and
+# three transforms in a row reach all 64. What do they miss? Tokens that are far apart, and everything that
+# depends on the image: W never changes. The backward pass is the transpose for every family, and the inverse
+# for orthogonal ones alone.
 #
-# ## Exercises (solutions: lessons/solutions/06_wavelet.py)
+# Does that suffice in the place of attention? On digits Haar has 98.8 % and the learned mixture 99.2 %, SSA
+# 98.5 %, and no mixing at all 98.9 % (three seeds, standard error of a difference 0.4 points; lesson 05
+# prints the record). So the digits cannot decide. On simulated events (Fashion-DVS, benchmarks/README.md)
+# Haar has 80.0 %, SSA 81.7 % and no mixing 80.9 %. Lesson `16_pairs` has a task that cannot be solved
+# without mixing; its two digits lie far apart, which is where a local mixer should have trouble.
 #
-# ★ Predict: all 8×8 tokens hold a 1. After three levels of Haar one average is left. Set `corner`.
+# ## Five questions (answers: lessons/solutions/06_wavelet.py)
 #
-#     assert np.isclose(ops.wavelet(np.ones((64, 1)), (8, 8), "haar", 3).data[0, 0], corner)
+# 1. All 8×8 tokens hold a 1. Which coefficients of three levels of Haar are not 0, and what is their value?
+# 2. The inverse of bior2.2 is the transpose of another family, its *dual*. Which one? Why is the dual of the
+#    dual bior2.2 again?
+# 3. Fourier needs N·log₂N operations. How many does Haar need with as many levels as the grid allows, as a
+#    multiple of N?
+# 4. Spikes are 0 or 1. Which values can a coefficient of one level of Haar have? Why is BN needed behind it
+#    before a neuron with threshold 1?
+# 5. Apply three transforms of Haar in a row (one level each) to 8×8 tokens, and then the same three again.
+#    What comes out, and why? Is the same true of one transform with three levels?
 #
-# ★★ Re-derive: the inverse of bior2.2 is the gradient of another family, its dual: W⁻¹ = W'ᵀ. Why must the
-# dual of the dual be bior2.2 again? Name the dual in `dual`.
+# ## Practice
 #
-#     assert np.allclose(analysis(dual, 16).T @ analysis("bior2.2", 16), np.eye(16))
+#     python -m lessons.practice 06_wavelet
 #
-# ★★★ From the paper: a wavelet takes N² to N log N. Show that Haar, with as many levels as the grid allows,
-# costs even less. Write `cost(m)`, in multiply-accumulates, for N = 4^m, and find the smallest `c` with cost
-# < c·N for all of them.
+# ★ `haar`: write one level of Haar's wavelet, without loops over places.
 #
-#     assert all(cost(m) < c * 4**m for m in range(1, 20)) and cost(19) > 0.999 * c * 4**19
+# ★★ `taps`: fill the matrix A of any family, with periodization.
+#
+# ★★ `backward`: send a gradient back through several levels of Haar.
+#
+# ★★★ `mixture`: write the learned mixture and both of its gradients.

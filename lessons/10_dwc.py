@@ -12,7 +12,7 @@
 #
 # You will be able to write a depthwise convolution and its gradients, measure how much tokens differ, and say
 # why such a measure does not replace an accuracy over seeds. It needs lessons 00 to 04 and 09. Fifteen
-# minutes to read, and twenty seconds to run, with three short trainings; notation and glossary:
+# minutes to read, and half a minute to run, with three short trainings; notation and glossary:
 # [NOTATION.md](NOTATION.md).
 
 # %%
